@@ -49,7 +49,7 @@ impl Operator {
         device.accepted += 1;
         if !checked.states_time {
             self.totals.arrival_times += 1;
-            device.arrival_times += 1;
+            device.odd().arrival_times += 1;
         }
         if time_ms > device.newest_ms {
             device.newest_ms = time_ms;
@@ -73,7 +73,7 @@ impl Operator {
     fn count_absent(&mut self, origin: ReadingOrigin<'_>, index: u32, slot: Option<Slot>) {
         self.totals.values_absent += 1;
         if let Some(slot) = slot {
-            self.devices[slot].values_absent += 1;
+            self.devices[slot].odd().values_absent += 1;
         }
         if let Some(replay) = origin.replay {
             self.replays.effects.absent(replay, index);

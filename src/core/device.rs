@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -32,6 +32,18 @@ pub(super) struct DueWindow {
     /// Index of the window in the series.
     pub window: usize,
 }
+
+/// Counts of what a device sends that is not as it should be, and yet no error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OddCounts {
+    /// Values that the device said are absent.
+    pub values_absent: u64,
+    /// Readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
+}
+
+/// Tag of [`OddCounts`] among the added fields of a device.
+const ODD_COUNTS: u8 = 1;
 
 /// The state of one device.
 #[derive(Debug, Clone)]
@@ -74,6 +86,8 @@ pub(super) struct Device {
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
+    /// Counts that most devices do not need.
+    pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
     /// Series of the device, in order of metric name.
@@ -102,6 +116,7 @@ impl Device {
             sequences: SequenceSet::default(),
             boot: None,
             accepted: 0,
+            odd: None,
             rejected: Vec::new(),
             series: Vec::new(),
         }
@@ -131,6 +146,11 @@ impl Device {
                 self.rejected.insert(index, (reason, 1));
             }
         }
+    }
+
+    /// Counts of what the device sends that is not as it should be.
+    pub fn odd(&mut self) -> &mut OddCounts {
+        self.odd.get_or_insert_default()
     }
 
     /// All windows of the device, each with the index of its series and its own index.
@@ -186,6 +206,12 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(ODD_COUNTS, out, |out| {
+            if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
+                put_u64(*values_absent, out);
+                put_u64(*arrival_times, out);
+            }
+        });
         end_fields(out);
     }
 
@@ -210,7 +236,13 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |_, _| Err(UNKNOWN_FIELD))
+        read_fields(reader, |tag, field| match tag {
+            ODD_COUNTS => {
+                *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                Ok(())
+            }
+            _ => Err(UNKNOWN_FIELD),
+        })
     }
 
     /// Reads the stored form up to [`Device::decode_introduction`]. `has_fields` says whether series have added fields.
@@ -323,6 +355,7 @@ mod tests {
         device.first_seen_ms = -3;
         device.sequences.insert(4);
         device.closed_ms = 77;
+        *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();

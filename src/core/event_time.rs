@@ -165,8 +165,18 @@ mod tests {
     fn a_device_without_a_clock_states_no_time() {
         let settings = Settings::default();
         for timestamp in [
-            json!(0), json!(0.0), json!(-1), json!(""), json!(" "), json!("0"), json!("0.0"), json!("-1"), json!(null),
-            json!("0000-00-00 00:00:00"), json!("0000-00-00T00:00:00Z"), json!("1970-01-01T00:00:00Z"),
+            json!(0),
+            json!(0.0),
+            json!(-1),
+            json!(""),
+            json!(" "),
+            json!("0"),
+            json!("0.0"),
+            json!("-1"),
+            json!(null),
+            json!("0000-00-00 00:00:00"),
+            json!("0000-00-00T00:00:00Z"),
+            json!("1970-01-01T00:00:00Z"),
             json!("1970-01-01 00:00:00"),
         ] {
             assert_eq!(time_of(&json!({ "timestamp": timestamp }), &settings, ARRIVAL_MS), Ok(None), "{timestamp}");
@@ -200,13 +210,19 @@ mod tests {
     #[test]
     fn the_arrival_counts_where_it_is_configured() {
         let settings = Settings { time_source: TimeSource::Arrival, ..Settings::default() };
-        for timestamp in [json!(ARRIVAL_MS + 600_000), json!(1), json!("x"), json!(true), json!("2026-11-30T07:00:00")] {
+        for timestamp in [json!(ARRIVAL_MS + 600_000), json!(1), json!("x"), json!(true), json!("2026-11-30T07:00:00")]
+        {
             assert_eq!(time_of(&json!({ "timestamp": timestamp }), &settings, ARRIVAL_MS), Ok(None), "{timestamp}");
         }
     }
 
     /// The sentence names `advice`, and the reading is accepted once it is followed.
-    fn check_advice(timestamp: serde_json::Value, advice: &str, changed: Settings, changed_timestamp: serde_json::Value) {
+    fn check_advice(
+        timestamp: serde_json::Value,
+        advice: &str,
+        changed: Settings,
+        changed_timestamp: serde_json::Value,
+    ) {
         let object = json!({ "timestamp": timestamp });
         let (_, sentence) = time_of(&object, &Settings::default(), ARRIVAL_MS).unwrap_err();
         assert!(sentence.contains(advice), "{sentence:?} names {advice}");
@@ -232,7 +248,12 @@ mod tests {
         check_advice(ahead.clone(), "validate.max_future", Settings { max_future_ms: None, ..usual() }, ahead);
         let old = json!(ARRIVAL_MS - 8 * 86_400_000);
         check_advice(old.clone(), "ingest.time to arrival", arrival(), old.clone());
-        check_advice(old.clone(), "raise validate.max_age", Settings { max_age_ms: Some(9 * 86_400_000), ..usual() }, old);
+        check_advice(
+            old.clone(),
+            "raise validate.max_age",
+            Settings { max_age_ms: Some(9 * 86_400_000), ..usual() },
+            old,
+        );
         let large = json!(9e15);
         let seconds = Settings { timestamp_unit: TimestampUnit::S, ..usual() };
         let (_, sentence) = time_of(&json!({ "timestamp": large }), &seconds, ARRIVAL_MS).unwrap_err();

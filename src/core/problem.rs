@@ -92,15 +92,14 @@ impl ReadingProblem<'_> {
             Self::Missing(_) => Reason::MissingField,
             Self::WrongType { .. } | Self::NotFinite(_) | Self::NumericString(_) | Self::TextValue(_) => {
                 Reason::WrongType
-            },
+            }
             Self::InvalidDeviceId(_) => Reason::InvalidDeviceId,
             Self::DeviceMismatch { .. } | Self::NotOwnDevice { .. } => Reason::DeviceMismatch,
             Self::InvalidMetric(_) => Reason::InvalidMetric,
             Self::OutOfRange { .. } => Reason::ValueOutOfRange,
-            Self::InvalidTimestamp(_)
-            | Self::TimestampOutOfRange(_)
-            | Self::NoSuchTime(_)
-            | Self::NoZone(_) => Reason::TimestampInvalid,
+            Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
+                Reason::TimestampInvalid
+            }
             Self::InFuture { .. } => Reason::TimestampInFuture,
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
@@ -133,7 +132,11 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::Missing(field) => write!(f, "the field `{field}` is missing; send it"),
             Self::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
             Self::NotFinite(text) => {
-                write!(f, "the value {} is beyond what a 64-bit float can hold; send a smaller one, or null where there is none", Excerpt(text))
+                write!(
+                    f,
+                    "the value {} is beyond what a 64-bit float can hold; send a smaller one, or null where there is none",
+                    Excerpt(text)
+                )
             }
             Self::NumericString(text) => write!(
                 f,

@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
@@ -39,6 +39,9 @@ const GROUP_WITHOUT_FIELDS: u8 = 3;
 const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
+
+/// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
+const ODD_TOTALS: u8 = 1;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +158,12 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
+        put_field(ODD_TOTALS, &mut out, |out| {
+            let counts = [self.totals.values_absent, self.totals.arrival_times, self.totals.topics_cleared];
+            for count in counts.into_iter().filter(|_| counts != [0; 3]) {
+                put_u64(count, out);
+            }
+        });
         end_fields(&mut out);
         out
     }
@@ -206,10 +215,23 @@ impl Operator {
             }
         }
         if format >= HEADER_FORMAT {
-            read_fields(&mut reader, |_, _| Err(UNKNOWN_FIELD))?;
+            read_fields(&mut reader, |tag, field| operator.read_field(tag, field))?;
         }
         reader.end()?;
         Ok(operator)
+    }
+
+    /// Reads one added field of the header.
+    fn read_field(&mut self, tag: u8, field: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        match tag {
+            ODD_TOTALS => {
+                self.totals.values_absent = field.u64()?;
+                self.totals.arrival_times = field.u64()?;
+                self.totals.topics_cleared = field.u64()?;
+                Ok(())
+            }
+            _ => Err(UNKNOWN_FIELD),
+        }
     }
 
     fn restore_group(&mut self, group: u16, bytes: &[u8]) -> Result<(), DecodeError> {
@@ -273,6 +295,10 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         replay_ranges_merged: _,
         devices_forgotten: _,
         devices_refused: _,
+        // These are added fields.
+        values_absent: _,
+        arrival_times: _,
+        topics_cleared: _,
     } = totals;
     for count in [
         messages,

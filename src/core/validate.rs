@@ -121,9 +121,8 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Resu
 }
 
 /// Strings that devices and their libraries send where there is no value, in lower case. A sign may stand before them.
-const ABSENT_VALUES: [&str; 13] = [
-    "", "-", "nan", "inf", "infinity", "none", "null", "nil", "undefined", "unavailable", "unknown", "n/a", "na",
-];
+const ABSENT_VALUES: [&str; 13] =
+    ["", "-", "nan", "inf", "infinity", "none", "null", "nil", "undefined", "unavailable", "unknown", "n/a", "na"];
 
 /// Whether the device says that there is no value: `null`, a bare word such as `NaN`, or a string that says so.
 pub(super) fn is_absent_value(token: &JsonToken<'_>) -> bool {
@@ -140,7 +139,20 @@ pub(super) fn is_absent_value(token: &JsonToken<'_>) -> bool {
 
 /// Texts of an `error` field that say that there is no error, in lower case.
 const NO_FAULTS: [&str; 14] = [
-    "", "-", "false", "no", "none", "null", "nil", "n/a", "ok", "no error", "no errors", "no_error", "noerror", "no fault",
+    "",
+    "-",
+    "false",
+    "no",
+    "none",
+    "null",
+    "nil",
+    "n/a",
+    "ok",
+    "no error",
+    "no errors",
+    "no_error",
+    "noerror",
+    "no fault",
 ];
 
 /// Whether the text of an `error` field, which stands beside a reading, says that there is an error. Zero in whatever form,
@@ -286,7 +298,9 @@ mod tests {
 
     #[test]
     fn values_that_are_absent() {
-        for text in ["null", "\"\"", "\" \"", "\"NaN\"", "\"-inf\"", "\"Unavailable\"", "\"unknown\"", "\"N/A\"", "\"--\""] {
+        for text in
+            ["null", "\"\"", "\" \"", "\"NaN\"", "\"-inf\"", "\"Unavailable\"", "\"unknown\"", "\"N/A\"", "\"--\""]
+        {
             assert!(is_absent_value(&token(text)), "{text}");
         }
         for text in ["0", "\"ON\"", "\"0\"", "\"nano\"", "[]", "{}", "true", ""] {
@@ -296,7 +310,9 @@ mod tests {
 
     #[test]
     fn errors_that_tell_no_fault() {
-        for error in ["", " ", "no error", "No Error", "NONE", "ok", "OK", "0", "0.0", "-0", "0x00", "false", "[]", "{ }", "n/a"] {
+        for error in
+            ["", " ", "no error", "No Error", "NONE", "ok", "OK", "0", "0.0", "-0", "0x00", "false", "[]", "{ }", "n/a"]
+        {
             assert!(!tells_fault(error), "{error:?}");
         }
         for error in ["E1", "1", "true", "[0]", "{\"code\":0}", "no sensor", "not ok", "-1"] {

@@ -103,6 +103,8 @@ impl Config {
                 .map(|tenant| TenantSettings { prefix: tenant.prefix.to_string(), max_devices: tenant.devices })
                 .collect(),
             records_name_users: true,
+            time_source: self.ingest.time,
+            timezone: self.ingest.timezone.clone(),
             rules: Settings::RULES,
         }
     }

@@ -119,7 +119,8 @@ impl<'a> ElementFields<'a> {
 
     /// Keeps the time of a field of [`TIME_FIELDS`] unless one with a better rank states the time.
     fn note_time(&mut self, rank: usize, time: JsonToken<'a>) {
-        if rank <= self.other_time_rank || timestamp::states_none(&self.other_time) {
+        let is_better = rank < self.other_time_rank && !timestamp::states_none(&time);
+        if is_better || rank == self.other_time_rank || timestamp::states_none(&self.other_time) {
             (self.other_time, self.other_time_rank) = (time, rank);
         }
     }

@@ -73,7 +73,8 @@ pub(super) fn has_control_characters(text: &str) -> bool {
 
 /// The binary format that `bytes` are of as a whole.
 pub(super) fn of_bytes(bytes: &[u8]) -> Option<ForeignFormat> {
-    let is_container = |bytes: &[u8], first: std::ops::RangeInclusive<u8>| bytes.first().is_some_and(|b| first.contains(b));
+    let is_container =
+        |bytes: &[u8], first: std::ops::RangeInclusive<u8>| bytes.first().is_some_and(|b| first.contains(b));
     let ends = |rest: Option<&[u8]>| rest.is_some_and(<[u8]>::is_empty);
     if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         return Some(ForeignFormat::Zstandard);

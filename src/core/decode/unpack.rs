@@ -1,7 +1,7 @@
 //! Unpacks payloads that devices compressed.
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 
@@ -26,7 +26,9 @@ impl Packing {
         match *payload {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             // The two bytes of the header are a multiple of 31, and there is no preset dictionary.
-            [0x78, flags, ..] if (0x7800 + u16::from(flags)).is_multiple_of(31) && flags & 0x20 == 0 => Some(Self::Zlib),
+            [0x78, flags, ..] if (0x7800 + u16::from(flags)).is_multiple_of(31) && flags & 0x20 == 0 => {
+                Some(Self::Zlib)
+            }
             _ => None,
         }
     }

@@ -139,7 +139,9 @@ impl<'a> JsonScanner<'a> {
     pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
-            Some(0) if self.lenient && self.rest().bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) => Ok(()),
+            Some(0) if self.lenient && self.rest().bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) => {
+                Ok(())
+            }
             Some(_) => Err(self.error(NOTHING_MAY_FOLLOW)),
         }
     }

@@ -72,7 +72,8 @@ impl TextReader<'_> {
     /// A number of exactly `count` digits.
     fn digits(&mut self, count: usize) -> Option<i64> {
         let (digits, rest) = self.0.split_at_checked(count)?;
-        let number = digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')));
+        let number =
+            digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')));
         self.0 = rest;
         number
     }
@@ -145,7 +146,7 @@ fn iso(text: &str) -> Option<DateTime> {
     let mut reader = TextReader(text.as_bytes());
     let year = reader.digits(4)?;
     let separator = reader.0.first().copied().filter(|byte| matches!(byte, b'-' | b'/'));
-    let mut separated = |reader: &mut TextReader<'_>| separator.is_none_or(|byte| reader.eat(&[byte]));
+    let separated = |reader: &mut TextReader<'_>| separator.is_none_or(|byte| reader.eat(&[byte]));
     if !separated(&mut reader) {
         return None;
     }

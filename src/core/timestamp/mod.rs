@@ -91,7 +91,8 @@ pub(super) fn states_none(token: &JsonToken<'_>) -> bool {
 }
 
 fn is_no_time(number: &str) -> bool {
-    number == "-1" || number.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|c| ('1'..='9').contains(&c)))
+    number == "-1"
+        || number.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|c| ('1'..='9').contains(&c)))
 }
 
 /// Whether `text` has the form of a number without exponent.

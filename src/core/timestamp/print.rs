@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::calendar::civil_from_days;
 use super::DAY_MS;
+use super::calendar::civil_from_days;
 
 /// Prints Unix milliseconds as RFC 3339 in UTC.
 pub(in crate::core) struct Rfc3339(pub i64);

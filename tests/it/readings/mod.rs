@@ -1,5 +1,9 @@
 //! From readings to windows and errors.
 
+mod absent;
+mod field;
+mod payloads;
 mod reasons;
 mod redelivery;
+mod times;
 mod windows;
