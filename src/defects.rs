@@ -60,11 +60,15 @@ pub enum Defect {
     KeepStaleValues,
     /// After the wall clock jumped forward, results are deleted by age at once.
     DeleteAfterClockJump,
+    /// Retained messages that come again are counted as readings.
+    CountRetainedRepeats,
+    /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
+    TrustRetainedMark,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 27] = [
+    pub const ALL: [Defect; 29] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -92,6 +96,8 @@ impl Defect {
         Self::ForgetStoreOutage,
         Self::KeepStaleValues,
         Self::DeleteAfterClockJump,
+        Self::CountRetainedRepeats,
+        Self::TrustRetainedMark,
     ];
 }
 

@@ -6,6 +6,7 @@ use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_field
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
+use crate::core::retained::RetainedHistory;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
@@ -13,6 +14,9 @@ use crate::defects::{self, Defect};
 
 /// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
+
+/// Tag of the added field with the last retained messages.
+const TAG_RETAINED: u8 = 1;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -43,7 +47,7 @@ pub(super) struct OddCounts {
 }
 
 /// Tag of [`OddCounts`] among the added fields of a device.
-const ODD_COUNTS: u8 = 1;
+const TAG_ODD_COUNTS: u8 = 2;
 
 /// The state of one device.
 #[derive(Debug, Clone)]
@@ -90,6 +94,8 @@ pub(super) struct Device {
     pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// Its last messages with the RETAIN flag; `None` before the first one.
+    pub retained: Option<Box<RetainedHistory>>,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -118,6 +124,7 @@ impl Device {
             accepted: 0,
             odd: None,
             rejected: Vec::new(),
+            retained: None,
             series: Vec::new(),
         }
     }
@@ -206,12 +213,15 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
-        put_field(ODD_COUNTS, out, |out| {
+        put_field(TAG_ODD_COUNTS, out, |out| {
             if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
                 put_u64(*values_absent, out);
                 put_u64(*arrival_times, out);
             }
         });
+        if let Some(retained) = &self.retained {
+            put_field(TAG_RETAINED, out, |out| retained.encode(out));
+        }
         end_fields(out);
     }
 
@@ -237,8 +247,12 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
-            ODD_COUNTS => {
+            TAG_ODD_COUNTS => {
                 *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                Ok(())
+            }
+            TAG_RETAINED => {
+                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
                 Ok(())
             }
             _ => Err(UNKNOWN_FIELD),

@@ -3,6 +3,7 @@
 //! Checks of values are in `validate`; what happens to a checked reading is in `assign` and `side_output`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, ClientKey, RememberedClient};
@@ -69,12 +70,32 @@ impl Operator {
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
-        if let Err(malformed) = message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
-            self.publish_unusual(batch, origin, malformed, out);
+        match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
+            Ok(()) => self.publish_decoded(batch, origin, message, out),
+            Err(malformed) => self.publish_unusual(batch, origin, malformed, out),
+        }
+    }
+
+    /// Applies one publish whose payload is decoded.
+    #[inline]
+    fn publish_decoded<'a>(
+        &mut self,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
+        out: &mut dyn Collector,
+    ) {
+        let retain = origin.publish.retain;
+        if retain && self.repeats_retained(batch, origin, Some(message)) {
+            // Should the acknowledgement be lost, the message may come again when its client is connected for longer.
+            self.check_redelivery(origin, message);
             return;
         }
         let redelivered = self.check_redelivery(origin, message);
         self.elements(batch, origin, message, redelivered, out);
+        if retain {
+            self.remember_retained(batch, origin, Some(message));
+        }
     }
 
     /// Applies one publish whose payload cannot be decoded as it came.
@@ -90,20 +111,36 @@ impl Operator {
         let rules = DecodeRules::of(&self.settings.current);
         if payload.is_empty() && retain && rules.lenient {
             self.totals.topics_cleared += 1;
+            self.remember_retained(batch, origin, None);
             return;
         }
         match RecoveredText::of(payload, rules, malformed) {
-            Err(malformed) => self.reject_message(batch, origin, None, &malformed, out),
+            Err(malformed) => self.publish_malformed(batch, origin, &malformed, out),
             Ok(recovered) => {
                 let mut message = DecodedMessage::default();
                 match recovered.decode(&mut message, rules) {
-                    Err(malformed) => self.reject_message(batch, origin, None, &malformed, out),
-                    Ok(()) => {
-                        let redelivered = self.check_redelivery(origin, &message);
-                        self.elements(&mut batch.of_message(), origin, &message, redelivered, out);
-                    }
+                    Err(malformed) => self.publish_malformed(batch, origin, &malformed, out),
+                    Ok(()) => self.publish_decoded(&mut batch.of_message(), origin, &message, out),
                 }
             }
+        }
+    }
+
+    /// Rejects one publish as a whole.
+    fn publish_malformed(
+        &mut self,
+        batch: &BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
+        malformed: &dyn fmt::Display,
+        out: &mut dyn Collector,
+    ) {
+        let retain = origin.publish.retain;
+        if retain && self.repeats_retained(batch, origin, None) {
+            return;
+        }
+        self.reject_message(batch, origin, None, malformed, out);
+        if retain {
+            self.remember_retained(batch, origin, None);
         }
     }
 

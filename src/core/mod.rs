@@ -41,6 +41,7 @@ mod lifetime;
 mod problem;
 mod registry;
 mod replay;
+mod retained;
 mod side_output;
 mod timestamp;
 mod topic;

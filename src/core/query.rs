@@ -33,6 +33,8 @@ pub struct DeviceSummary {
     pub arrival_times: u64,
     /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
+    /// Number of messages that repeated what was retained on their topic.
+    pub retained_repeats: u64,
     /// Number of metrics.
     pub metrics: usize,
 }
@@ -140,6 +142,7 @@ impl Operator {
             values_absent: odd.values_absent,
             arrival_times: odd.arrival_times,
             sequence_missing: device.sequences.missing(),
+            retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }
     }

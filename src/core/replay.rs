@@ -77,6 +77,7 @@ impl Operator {
             qos: 0,
             dup: false,
             retain: false,
+            repeats_retained: false,
             payload: replay.payload,
         };
         batch.resolve(&self.settings.rules.topics, &publish);

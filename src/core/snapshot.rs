@@ -40,8 +40,10 @@ const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
 
+/// Tag of the header's added field with the number of messages that repeated what was retained.
+const TAG_RETAINED_REPEATS: u8 = 1;
 /// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
-const ODD_TOTALS: u8 = 1;
+const TAG_ODD_TOTALS: u8 = 2;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,7 +160,10 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
-        put_field(ODD_TOTALS, &mut out, |out| {
+        if self.totals.retained_repeats > 0 {
+            put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
+        }
+        put_field(TAG_ODD_TOTALS, &mut out, |out| {
             let counts = [self.totals.values_absent, self.totals.arrival_times, self.totals.topics_cleared];
             for count in counts.into_iter().filter(|_| counts != [0; 3]) {
                 put_u64(count, out);
@@ -224,7 +229,11 @@ impl Operator {
     /// Reads one added field of the header.
     fn read_field(&mut self, tag: u8, field: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         match tag {
-            ODD_TOTALS => {
+            TAG_RETAINED_REPEATS => {
+                self.totals.retained_repeats = field.u64()?;
+                Ok(())
+            }
+            TAG_ODD_TOTALS => {
                 self.totals.values_absent = field.u64()?;
                 self.totals.arrival_times = field.u64()?;
                 self.totals.topics_cleared = field.u64()?;
@@ -299,6 +308,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         values_absent: _,
         arrival_times: _,
         topics_cleared: _,
+        retained_repeats: _,
     } = totals;
     for count in [
         messages,

@@ -38,6 +38,8 @@ pub struct Totals {
     pub topics_cleared: u64,
     /// Merges of two ranges of replayed errors, because there were too many ranges.
     pub replay_ranges_merged: u64,
+    /// Messages that repeated what was retained on their topic. Their readings are not received again.
+    pub retained_repeats: u64,
 }
 
 impl Totals {

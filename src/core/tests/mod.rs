@@ -9,6 +9,7 @@ mod properties;
 mod reasons;
 mod reconfigure;
 mod replays;
+mod retained;
 mod snapshots;
 mod state;
 mod tenants;
@@ -115,6 +116,7 @@ impl Input {
                     qos: *qos,
                     dup: *dup,
                     retain: false,
+                    repeats_retained: false,
                     payload,
                 };
                 record::encode_publish(&publish, same, &mut bytes);

@@ -54,6 +54,7 @@ struct DeviceBody {
     /// Readings in windows that state no time.
     arrival_times: u64,
     sequence_missing: u64,
+    retained_repeats: u64,
     metric_count: usize,
 }
 
@@ -71,6 +72,7 @@ impl From<DeviceSummary> for DeviceBody {
             values_absent: device.values_absent,
             arrival_times: device.arrival_times,
             sequence_missing: device.sequence_missing,
+            retained_repeats: device.retained_repeats,
             metric_count: device.metrics,
         }
     }

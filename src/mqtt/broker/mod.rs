@@ -232,6 +232,12 @@ impl Broker {
         lock(&self.retained).expire(now);
     }
 
+    /// Whether a message with this payload is retained on `topic`.
+    pub(crate) fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
+        let now = self.timeline.now();
+        lock(&self.retained).has(topic, payload, now)
+    }
+
     /// Keeps a `$SYS` message for later subscribers and delivers it to the present ones.
     pub(crate) fn publish_system(&self, topic: &str, value: String) {
         let message = Arc::new(Message::new(topic, value.into(), 0, true));

@@ -28,6 +28,8 @@ pub(crate) trait ProtocolContext {
     fn subscriptions_version(&self) -> u64;
     /// Whether a message on `topic` has a subscriber.
     fn has_subscribers(&self, topic: &str) -> bool;
+    /// Whether a message with this payload is retained on `topic`.
+    fn is_retained(&self, topic: &str, payload: &[u8]) -> bool;
     /// Whether a QoS 2 publish with this packet identifier was taken before and is not released.
     fn holds(&self, packet_id: u16) -> bool;
 }

@@ -131,8 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<u8>,
     ) -> Result<(), CloseReason> {
         let now = self.shared.now();
-        self.protocol.heard(now);
-        self.protocol.begin_append();
+        self.protocol.begin_read(now);
         let mut taken = 0;
         let mut ended = Ok(());
         let limited = self.pace.is_some();

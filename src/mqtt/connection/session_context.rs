@@ -56,6 +56,9 @@ impl ProtocolContext for SessionContext<'_> {
     fn has_subscribers(&self, topic: &str) -> bool {
         self.shared.broker.has_subscribers(topic)
     }
+    fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
+        self.shared.broker.is_retained(topic, payload)
+    }
     fn holds(&self, packet_id: u16) -> bool {
         self.session.holds(self.id, packet_id)
     }

@@ -68,9 +68,9 @@ fn an_error_beside_a_reading_is_told_besides() {
     check.telemetry("alone", r#"{"error":"E3"}"#);
     check.publish("devices/topic/errors", r#"{"metric":"t","value":1,"error":"E4"}"#, false);
     check.settle();
-    for index in 0..silent.len() {
+    for (index, error) in silent.iter().enumerate() {
         check.counted_once(&format!("silent{index}"), 1.0);
-        assert!(check.errors(&format!("silent{index}")).is_empty(), "{}", silent[index]);
+        assert!(check.errors(&format!("silent{index}")).is_empty(), "{error}");
     }
     check.counted_once("told", 2.0);
     assert_eq!(check.errors("told"), [("device_error".into(), "the device reported: E1 sensor open".into())]);

@@ -5,5 +5,6 @@ mod field;
 mod payloads;
 mod reasons;
 mod redelivery;
+mod retained;
 mod times;
 mod windows;

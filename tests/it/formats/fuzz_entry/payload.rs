@@ -53,6 +53,7 @@ fn payload_under(settings: Settings, data: &[u8]) {
             qos: 1,
             dup: false,
             retain,
+            repeats_retained: retain,
             payload: data,
         };
         let mut bytes = Vec::new();
