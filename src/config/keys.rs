@@ -78,6 +78,7 @@ const TIMESTAMP_UNITS: &[(&str, TimestampUnit)] = &[
     ("us", TimestampUnit::Us),
     ("ns", TimestampUnit::Ns),
 ];
+const BACKLOGS: &[(&str, bool)] = &[("on", true), ("off", false)];
 const WATERMARKS: &[(&str, WatermarkScope)] = &[("device", WatermarkScope::Device), ("global", WatermarkScope::Global)];
 const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
     ("off", ClientCertificates::Off),
@@ -144,10 +145,13 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("window", "out_of_orderness", window.out_of_orderness_ms, |v| v.duration_ms(at_least_ms(0))),
     key!("window", "allowed_lateness", window.allowed_lateness_ms, |v| v.duration_ms(at_least_ms(0))),
     key!("window", "idle_timeout", window.idle_timeout_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
+    key!("window", "backlog", window.backlog, |v| v.choice(BACKLOGS)),
     key!("limits", "devices", limits.devices, |v| v.whole(1..=100_000_000)),
     key!("limits", "devices_share", limits.devices_share, |v| v.share()),
     key!("limits", "new_devices_per_hour", limits.new_devices_per_hour, |v| v.whole_or_off(1..=100_000_000)),
     key!("limits", "metrics_per_device", limits.metrics_per_device, |v| v.whole(1..=1_000_000)),
+    key!("limits", "backlog_windows_per_device", limits.backlog_windows_per_device, |v| v.whole(16..=1_000_000)),
+    key!("limits", "backlog_windows", limits.backlog_windows, |v| v.whole(1_024..=100_000_000)),
     key!("limits", "pending_bytes", limits.pending_bytes, |v| v.size_bytes(MIB..=GIB)),
     key!("journal", "segment_size", journal.segment_size_bytes, |v| v.size_bytes(MIB..=4 * GIB)),
     key!("journal", "retention", journal.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),

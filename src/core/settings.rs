@@ -100,6 +100,16 @@ pub struct Settings {
     pub allowed_lateness_ms: i64,
     /// Silence after which the clock of a device is assumed to have gone on; `None`: never.
     pub idle_timeout_ms: Option<i64>,
+    /// Whether readings behind the watermark are counted where their window has never fired, and no watermark is ahead of
+    /// the arrival. Without it the rules are those of Flink.
+    #[serde(default)]
+    pub backlog: bool,
+    /// Largest number of windows that the backlog of one device holds, where there is room for so many.
+    #[serde(default)]
+    pub max_backlog_windows_per_device: usize,
+    /// Number of windows that the backlogs of all devices share.
+    #[serde(default)]
+    pub max_backlog_windows: usize,
     /// Largest number of devices.
     pub max_devices: usize,
     /// Largest number of devices that one user introduced; `None`: no limit.
@@ -179,6 +189,9 @@ impl Default for Settings {
             out_of_orderness_ms: 2_000,
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
+            backlog: true,
+            max_backlog_windows_per_device: 1_024,
+            max_backlog_windows: 262_144,
             max_devices: 100_000,
             max_devices_per_user: Some(50_000),
             max_new_devices_per_hour: Some(20_000),

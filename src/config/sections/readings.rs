@@ -58,6 +58,8 @@ pub struct WindowConfig {
     /// Time without data after which a device's clock is assumed to have gone on, so that its last windows close; `None`:
     /// they wait for the next reading.
     pub idle_timeout_ms: Option<i64>,
+    /// Whether readings that a device stored while it was away are counted although its live data has passed them.
+    pub backlog: bool,
 }
 
 /// Limits of the operator's state, and of what clients hold before they log in.
@@ -71,6 +73,10 @@ pub struct LimitsConfig {
     pub new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub metrics_per_device: usize,
+    /// Largest number of windows that the backlog of one device holds.
+    pub backlog_windows_per_device: usize,
+    /// Number of windows that the backlogs of all devices share.
+    pub backlog_windows: usize,
     /// Largest memory of all connections that have not logged in.
     pub pending_bytes: usize,
 }
@@ -115,6 +121,7 @@ impl Default for WindowConfig {
             out_of_orderness_ms: 2_000,
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
+            backlog: true,
         }
     }
 }
@@ -133,6 +140,8 @@ impl Default for LimitsConfig {
             devices_share: 0.5,
             new_devices_per_hour: Some(20_000),
             metrics_per_device: 256,
+            backlog_windows_per_device: 1_024,
+            backlog_windows: 262_144,
             pending_bytes: 8 * MIB as usize,
         }
     }

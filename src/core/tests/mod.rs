@@ -1,5 +1,6 @@
 //! Tests of the operator as a whole.
 
+mod ahead;
 mod conformance;
 mod events;
 mod idleness;
@@ -197,6 +198,12 @@ fn brief(effect: &Effect) -> String {
             format!("{} {}/{} {}", name("reason"), name("device_id"), name("metric"), json["index"])
         }
     }
+}
+
+/// The defaults with the rules of Flink: no backlogs, and watermarks that follow event times however far they are ahead of
+/// the arrival.
+fn flink() -> Settings {
+    Settings { backlog: false, ..Settings::default() }
 }
 
 /// The payload of one reading of metric `m`, `offset_ms` after [`T0`].

@@ -272,14 +272,17 @@ impl Model {
     }
 
     fn look_at_silence(&mut self) {
-        let Some(timeout_ms) = self.settings.idle_timeout_ms else { return };
         let now_ms = self.arrival_ms;
         let since = self.listening_since_ms;
-        let bound_ms = self.settings.out_of_orderness_ms;
+        let Settings { idle_timeout_ms, out_of_orderness_ms: bound_ms, backlog, .. } = self.settings;
+        let cap_ms = self.cap_ms();
         let moved = |newest: Option<i64>, last_arrival: i64, open_end: Option<i64>| {
             let silence_ms = now_ms.saturating_sub(last_arrival.max(since));
-            let (newest, open_end) = (newest?, open_end?);
-            (silence_ms >= timeout_ms).then(|| (newest + silence_ms - bound_ms - 1).min(open_end - 1))
+            let is_silent = idle_timeout_ms.is_some_and(|timeout_ms| silence_ms >= timeout_ms);
+            let newest = newest?;
+            let passed = backlog.then_some(newest - bound_ms - 1);
+            let silent = open_end.filter(|_| is_silent).map(|end| (newest + silence_ms - bound_ms - 1).min(end - 1));
+            passed.max(silent).map(|moved| moved.min(cap_ms))
         };
         if self.is_global() {
             let open_end = self.devices.values().flat_map(ModelDevice::open_ends).max();
@@ -292,6 +295,11 @@ impl Model {
             }
         }
         self.fire_due();
+    }
+
+    /// With `window.backlog` no watermark is ahead of the arrival.
+    fn cap_ms(&self) -> i64 {
+        if self.settings.backlog { self.arrival_ms - self.settings.out_of_orderness_ms - 1 } else { i64::MAX }
     }
 
     fn fire_due(&mut self) {
@@ -369,7 +377,8 @@ impl Model {
             }
             index += readings;
         }
-        let after = |newest: Option<i64>| newest.map(|newest| newest - self.settings.out_of_orderness_ms - 1);
+        let (bound_ms, cap_ms) = (self.settings.out_of_orderness_ms, self.cap_ms());
+        let after = |newest: Option<i64>| newest.map(|newest| (newest - bound_ms - 1).min(cap_ms));
         if self.is_global() && accepted {
             self.watermark_ms = self.watermark_ms.max(after(self.newest_ms));
         }

@@ -48,27 +48,31 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         (1usize..5, 1usize..4, prop::option::of(1usize..4), prop::option::of(1usize..4)),
         prop_oneof![4 => Just(true), 1 => Just(false)],
         prop_oneof![Just(1_000), Just(5_000)],
+        any::<bool>(),
     )
-        .prop_map(|(watermark, out_of_orderness_ms, allowed_lateness_ms, idle, ttl, limits, dedup, window_ms)| {
-            Settings {
-                timestamp_unit: TimestampUnit::Ms,
-                max_future_ms: Some(4_000),
-                max_age_ms: Some(20_000),
-                window_ms,
-                watermark,
-                out_of_orderness_ms,
-                allowed_lateness_ms,
-                idle_timeout_ms: idle,
-                device_ttl_ms: ttl,
-                max_devices: limits.0,
-                max_metrics_per_device: limits.1,
-                max_devices_per_user: limits.2,
-                max_new_devices_per_hour: limits.3,
-                dedup,
-                store_duplicates: true,
-                ..Settings::default()
-            }
-        })
+        .prop_map(
+            |(watermark, out_of_orderness_ms, allowed_lateness_ms, idle, ttl, limits, dedup, window_ms, backlog)| {
+                Settings {
+                    timestamp_unit: TimestampUnit::Ms,
+                    max_future_ms: Some(4_000),
+                    max_age_ms: Some(20_000),
+                    window_ms,
+                    watermark,
+                    out_of_orderness_ms,
+                    allowed_lateness_ms,
+                    idle_timeout_ms: idle,
+                    backlog,
+                    device_ttl_ms: ttl,
+                    max_devices: limits.0,
+                    max_metrics_per_device: limits.1,
+                    max_devices_per_user: limits.2,
+                    max_new_devices_per_hour: limits.3,
+                    dedup,
+                    store_duplicates: true,
+                    ..Settings::default()
+                }
+            },
+        )
 }
 
 /// Random batches. Their times are relative to the arrival.

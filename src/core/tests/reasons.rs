@@ -1,6 +1,6 @@
 //! Every reason, the order of checks, and deduplication.
 
-use super::{Effect, Input, OperatorHarness, T0, numbered, reading};
+use super::{Effect, Input, OperatorHarness, T0, flink, numbered, reading};
 use crate::core::reason::Reason;
 use crate::core::settings::{MetricRange, Settings};
 
@@ -12,7 +12,7 @@ fn settings() -> Settings {
         max_devices: 2,
         max_metrics_per_device: 2,
         store_duplicates: true,
-        ..Settings::default()
+        ..flink()
     }
 }
 
