@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::units::{DAY_MS, MIB};
-use crate::core::settings::{MetricRange, Settings, TimeSource, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, Settings, TimeSource, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct IngestConfig {
     pub timezone: String,
     /// Whether a string that holds a number counts as a value.
     pub numeric_strings: bool,
+    /// Width of the counters from which devices take their sequence numbers.
+    pub seq_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
 }
@@ -91,6 +93,7 @@ impl Default for IngestConfig {
             timestamp_unit: settings.timestamp_unit,
             timezone: settings.timezone,
             numeric_strings: settings.numeric_strings,
+            seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,
         }
     }

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::json::JsonToken;
 
 const RULES: DecodeRules = DecodeRules { max_readings: 4, lenient: true };
 

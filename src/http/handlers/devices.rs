@@ -54,6 +54,9 @@ struct DeviceBody {
     /// Readings in windows that state no time.
     arrival_times: u64,
     sequence_missing: u64,
+    sequence_restarts: u64,
+    sequence_wraps: u64,
+    sequence_invalid: u64,
     retained_repeats: u64,
     metric_count: usize,
 }
@@ -72,6 +75,9 @@ impl From<DeviceSummary> for DeviceBody {
             values_absent: device.values_absent,
             arrival_times: device.arrival_times,
             sequence_missing: device.sequence_missing,
+            sequence_restarts: device.sequence_restarts,
+            sequence_wraps: device.sequence_wraps,
+            sequence_invalid: device.sequence_invalid,
             retained_repeats: device.retained_repeats,
             metric_count: device.metrics,
         }

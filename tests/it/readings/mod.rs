@@ -6,5 +6,7 @@ mod payloads;
 mod reasons;
 mod redelivery;
 mod retained;
+mod sequences;
 mod times;
+mod unmatched;
 mod windows;
