@@ -72,7 +72,8 @@ impl Operator {
             batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
+        let tenant = batch.tenant;
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
         match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
             Ok(()) => self.publish_decoded(batch, origin, message, out),
             Err(malformed) => self.publish_unusual(batch, origin, malformed, out),
@@ -84,7 +85,7 @@ impl Operator {
     fn publish_decoded<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        origin: ReadingOrigin<'_>,
+        mut origin: ReadingOrigin<'_>,
         message: &DecodedMessage<'a>,
         out: &mut dyn Collector,
     ) {
@@ -94,8 +95,10 @@ impl Operator {
             self.check_redelivery(origin, message);
             return;
         }
+        origin.readings = message.max_readings();
         let redelivered = self.check_redelivery(origin, message);
         self.elements(batch, origin, message, redelivered, out);
+        self.end_message(origin, out);
         if retain {
             self.remember_retained(batch, origin, Some(message));
         }
@@ -142,6 +145,7 @@ impl Operator {
             return;
         }
         self.reject_message(batch, origin, None, malformed, out);
+        self.end_message(origin, out);
         if retain {
             self.remember_retained(batch, origin, None);
         }
@@ -254,14 +258,15 @@ impl Operator {
         out: &mut dyn Collector,
     ) {
         let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some() && !self.is_beside_reading(fields);
+        let error = fields.error.as_deref().filter(|error| !is_fault && validate::tells_fault(error));
         let mut seq_owner = SeqOwner::Any;
         if let Some(wanted) = origin.replay {
-            let indexes = *index..index.saturating_add(fields.indexes(is_fault));
-            if !wanted.has_any(&indexes) {
-                *index = indexes.end;
+            let readings = *index..index.saturating_add(fields.indexes(is_fault));
+            if !wanted.has_any(&readings) {
+                *index = readings.end.saturating_add(u32::from(error.is_some()));
                 return;
             }
-            seq_owner = self.seq_owner(wanted, indexes);
+            seq_owner = self.seq_owner(wanted, readings);
         }
         let checked = self.check(batch, origin, fields, &message.entries, is_fault, redelivered, seq_owner);
         if is_fault {
@@ -269,16 +274,33 @@ impl Operator {
             *index += 1;
             return;
         }
-        if fields.error.is_some() {
-            self.fault_beside(origin, *index, &checked, fields, out);
+        self.readings(batch, origin, message, fields, &checked, index, out);
+        if let Some(error) = error {
+            self.fault_beside(origin, *index, &checked, fields, error, out);
+            *index += 1;
         }
+    }
+
+    /// Counts or rejects the readings of an element that is no fault.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, borrowed apart from each other")]
+    #[inline]
+    fn readings<'a>(
+        &mut self,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
+        fields: &ElementFields<'a>,
+        checked: &Checked<'_>,
+        index: &mut u32,
+        out: &mut dyn Collector,
+    ) {
         let range = match &fields.metrics {
             MetricsField::Absent => {
                 self.reading(
                     batch,
                     origin,
                     *index,
-                    &checked,
+                    checked,
                     validate::metric_field(&fields.metric),
                     &fields.value,
                     out,
@@ -301,13 +323,13 @@ impl Operator {
             Ok(range) => {
                 for entry in message.entries.get(range).unwrap_or_default() {
                     if !origin.passes_over(*index) {
-                        self.reading(batch, origin, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                        self.reading(batch, origin, *index, checked, Ok(entry.metric.as_ref()), &entry.value, out);
                     }
                     *index += 1;
                 }
             }
             Err(problem) => {
-                self.reading(batch, origin, *index, &checked, Err(problem), &JsonToken::Absent, out);
+                self.reading(batch, origin, *index, checked, Err(problem), &JsonToken::Absent, out);
                 *index += 1;
             }
         }
@@ -454,8 +476,8 @@ impl Operator {
         self.settings.current.has_field_rules() && fields.has_reading()
     }
 
-    /// Tells the fault in an `error` field that stands beside a reading. It has the index of the element's first reading. A
-    /// replay of that reading does not tell it again.
+    /// Tells the fault in an `error` field that stands beside readings. Its index is behind theirs. A replay of a reading does
+    /// not tell it again.
     #[cold]
     fn fault_beside(
         &mut self,
@@ -463,11 +485,10 @@ impl Operator {
         index: u32,
         checked: &Checked<'_>,
         fields: &ElementFields<'_>,
+        error: &str,
         out: &mut dyn Collector,
     ) {
-        let Some(error) = fields.error.as_deref().filter(|error| validate::tells_fault(error)) else { return };
-        let is_told = origin.replay.is_none_or(|wanted| wanted.whole);
-        if checked.slot.is_none() || checked.duplicate.is_some() || !is_told {
+        if checked.slot.is_none() || checked.duplicate.is_some() || origin.passes_over(index) {
             return;
         }
         self.totals.received += 1;

@@ -174,6 +174,9 @@ pub struct Settings {
     /// IANA time zone of times that name no zone; empty: such times are rejected.
     #[serde(default)]
     pub timezone: String,
+    /// Whether the errors of a message are kept in proportion to it. They are not in the journals of earlier versions.
+    #[serde(default)]
+    pub errors_in_proportion: bool,
     /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
     /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
     #[serde(default)]
@@ -241,6 +244,7 @@ impl Default for Settings {
             records_name_users: true,
             time_source: TimeSource::Event,
             timezone: String::new(),
+            errors_in_proportion: true,
             rules: Self::RULES,
         }
     }

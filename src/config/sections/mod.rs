@@ -109,6 +109,7 @@ impl Config {
             records_name_users: true,
             time_source: self.ingest.time,
             timezone: self.ingest.timezone.clone(),
+            errors_in_proportion: true,
             rules: Settings::RULES,
         }
     }

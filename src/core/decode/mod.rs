@@ -49,6 +49,8 @@ pub(super) struct DecodedMessage<'a> {
     is_single: bool,
     /// Elements of a message that is an array.
     pub elements: Vec<MessageElement<'a>>,
+    /// Number of elements with an `error` field.
+    errors: usize,
     /// Entries of all `metrics` objects.
     pub entries: Vec<MetricEntry<'a>>,
 }
@@ -67,11 +69,15 @@ impl<'a> DecodedMessage<'a> {
         self.elements.clear();
         self.entries.clear();
         self.single.clear();
+        self.errors = 0;
         let mut scanner = JsonScanner::with_leniency(text, rules.lenient);
         let first = scanner.peek();
         self.is_single = first == Some(b'{');
         match first {
-            Some(b'{') => self.single.read(&mut scanner, 0, &mut self.entries, rules.max_readings)?,
+            Some(b'{') => {
+                self.single.read(&mut scanner, 0, &mut self.entries, rules.max_readings)?;
+                self.errors = usize::from(self.single.error.is_some());
+            }
             Some(b'[') => scanner.array(|scanner| self.element(scanner, 1, rules))?,
             _ => {
                 let kind = scanner.value(0)?.kind();
@@ -133,6 +139,11 @@ impl<'a> DecodedMessage<'a> {
         self.is_single.then_some(&self.single)
     }
 
+    /// Number of indexes of readings, at most.
+    pub fn max_readings(&self) -> u32 {
+        u32::try_from(1 + self.elements.len() + self.entries.len() + self.errors).unwrap_or(u32::MAX)
+    }
+
     /// Whether any element carries a `seq` field.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()
@@ -162,6 +173,7 @@ impl<'a> DecodedMessage<'a> {
             Some(b'{') => {
                 let mut fields = ElementFields::default();
                 fields.read(scanner, depth, &mut self.entries, rules.max_readings)?;
+                self.errors += usize::from(fields.error.is_some());
                 MessageElement::Object(fields)
             }
             _ => MessageElement::Other(scanner.value(depth)?.kind()),

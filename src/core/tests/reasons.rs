@@ -66,10 +66,10 @@ fn absent_values_and_faults_beside_readings() {
     check(r#"{"metric":"m","value":null}"#, &[]);
     check(r#"{"metrics":{"m":"unavailable","n":NaN,"o":"x"}}"#, &["wrong_type a/o 2"]);
     check(r#"{"metric":"m","value":1,"error":"no error"}"#, &[]);
-    check(r#"{"metric":"m","value":1,"error":"E1"}"#, &["device_error a/m 0"]);
+    check(r#"{"metric":"m","value":1,"error":"E1"}"#, &["device_error a/m 1"]);
     check(
         r#"[{"metrics":{"m":1,"n":"x"},"error":"E1"},{}]"#,
-        &["device_error a/- 0", "wrong_type a/n 1", "missing_field a/- 2"],
+        &["wrong_type a/n 1", "device_error a/- 2", "missing_field a/- 3"],
     );
     check(r#"{"error":"no error"}"#, &["device_error a/- 0"]);
     check_input(Input::telemetry("x", r#"{"metric":"m","value":1,"error":"E1"}"#), &["unknown_device x/m 0"]);

@@ -3,6 +3,7 @@
 mod absent;
 mod field;
 mod payloads;
+mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;
