@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
+use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -20,6 +21,9 @@ const TAG_RETAINED: u8 = 1;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
+
+/// Added field: rules of earlier settings that still hold.
+const TAG_CARRIED: u8 = 2;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -65,9 +69,11 @@ pub(super) struct Device {
     pub last_arrival_ms: i64,
     /// Time of the last message on the clock that stands still while weir is down.
     pub last_awake_ms: i64,
-    /// Windows that end at or before this time, plus one millisecond, are closed for good. A change of settings sets it:
-    /// windows that were closed under the old settings stay closed.
+    /// Windows that end at or before this time, plus one millisecond, are closed for good, unless the device holds them. A
+    /// change of settings sets it: windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
+    /// Rules of earlier settings that still hold for some of its windows.
+    pub carried: Option<Box<CarriedRules>>,
     /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
@@ -103,6 +109,7 @@ impl Device {
             last_arrival_ms: NONE_MS,
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
+            carried: None,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
             sequences: SequenceSet::default(),
@@ -196,6 +203,9 @@ impl Device {
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
+        if let Some(carried) = &self.carried {
+            put_field(TAG_CARRIED, out, |out| carried.encode(out));
+        }
         end_fields(out);
     }
 
@@ -220,12 +230,13 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |tag, field| match tag {
-            TAG_RETAINED => {
-                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
-                Ok(())
+        read_fields(reader, |tag, field| {
+            match tag {
+                TAG_RETAINED => self.retained = Some(Box::new(RetainedHistory::decode(field)?)),
+                TAG_CARRIED => self.carried = Some(Box::new(CarriedRules::decode(field)?)),
+                _ => return Err(UNKNOWN_FIELD),
             }
-            _ => Err(UNKNOWN_FIELD),
+            Ok(())
         })
     }
 
@@ -339,6 +350,7 @@ mod tests {
         device.first_seen_ms = -3;
         device.sequences.insert(4);
         device.closed_ms = 77;
+        device.carried = Some(Box::default());
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();

@@ -32,6 +32,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Added field of the header: window sizes that were dropped before their time.
+const TAG_SIZES_DROPPED: u8 = 2;
 const GROUP_FORMAT: u8 = 4;
 /// Group of versions that had no added fields.
 const GROUP_WITHOUT_FIELDS: u8 = 3;
@@ -161,6 +163,9 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        if self.totals.window_sizes_dropped > 0 {
+            put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
+        }
         end_fields(&mut out);
         out
     }
@@ -212,12 +217,13 @@ impl Operator {
             }
         }
         if format >= HEADER_FORMAT {
-            read_fields(&mut reader, |tag, field| match tag {
-                TAG_RETAINED_REPEATS => {
-                    operator.totals.retained_repeats = field.u64()?;
-                    Ok(())
+            read_fields(&mut reader, |tag, field| {
+                match tag {
+                    TAG_RETAINED_REPEATS => operator.totals.retained_repeats = field.u64()?,
+                    TAG_SIZES_DROPPED => operator.totals.window_sizes_dropped = field.u64()?,
+                    _ => return Err(UNKNOWN_FIELD),
                 }
-                _ => Err(UNKNOWN_FIELD),
+                Ok(())
             })?;
         }
         reader.end()?;
@@ -286,6 +292,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         devices_forgotten: _,
         devices_refused: _,
         retained_repeats: _,
+        window_sizes_dropped: _,
     } = totals;
     for count in [
         messages,

@@ -8,6 +8,8 @@ mod own_device;
 mod properties;
 mod reasons;
 mod reconfigure;
+mod reconfigure_properties;
+mod reconfigure_rules_0;
 mod replays;
 mod retained;
 mod snapshots;

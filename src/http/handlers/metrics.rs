@@ -96,6 +96,7 @@ fn totals(totals: &Totals) {
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
+    counter!(names::WINDOW_SIZES_DROPPED).absolute(totals.window_sizes_dropped);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
