@@ -1,9 +1,11 @@
 //! Tests of the operator as a whole.
 
+mod ahead;
 mod conformance;
 mod events;
 mod idleness;
 mod model;
+mod model_numbers;
 mod own_device;
 mod properties;
 mod reasons;
@@ -199,6 +201,12 @@ fn brief(effect: &Effect) -> String {
             format!("{} {}/{} {}", name("reason"), name("device_id"), name("metric"), json["index"])
         }
     }
+}
+
+/// The defaults with the rules of Flink: no backlogs, and watermarks that follow event times however far they are ahead of
+/// the arrival.
+fn flink() -> Settings {
+    Settings { backlog: false, ..Settings::default() }
 }
 
 /// The payload of one reading of metric `m`, `offset_ms` after [`T0`].

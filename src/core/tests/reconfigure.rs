@@ -1,6 +1,6 @@
 //! Continuing under other settings.
 
-use super::{Effect, Input, OperatorHarness, T0, reading};
+use super::{Effect, Input, OperatorHarness, T0, flink, reading};
 use crate::core::operator::Operator;
 use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
 
@@ -19,9 +19,9 @@ pub(super) fn check_reconfigure(bench: &mut OperatorHarness, settings: Settings,
 
 #[test]
 fn another_window_size_begins_at_a_common_border() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[b(0, 1.0), a(0, 2.0), a(5_000, 4.0)], &[]);
-    let larger = Settings { window_ms: 20_000, ..Settings::default() };
+    let larger = Settings { window_ms: 20_000, ..flink() };
     check_reconfigure(&mut bench, larger, &[]);
     // T0 is 5 s into a window of 20 s. The next border of both sizes is at 15 s.
     bench.check(T0, &[a(1_000, 8.0), b(14_999, 2.0), b(15_000, 4.0)], &["b/m@0#0=1.0"]);
@@ -40,19 +40,19 @@ fn another_window_size_begins_at_a_common_border() {
 
 #[test]
 fn a_smaller_size_begins_at_a_common_border() {
-    let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, ..flink() });
     // T0 is 45 s into a window of 60 s.
     bench.check(T0, &[a(0, 1.0)], &[]);
-    check_reconfigure(&mut bench, Settings::default(), &[]);
+    check_reconfigure(&mut bench, flink(), &[]);
     bench.check(T0 + 14_000, &[a(14_999, 2.0), a(15_000, 4.0)], &[]);
     bench.check(T0 + 22_000, &[a(19_999, 8.0), a(22_000, 16.0)], &["a/m@-45000#0=3.0", "a/m@15000#0=12.0"]);
 }
 
 #[test]
 fn late_readings_correct_windows_of_the_former_size() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), a(9_000, 1.0)], &["a/m@0#0=1.0"]);
-    check_reconfigure(&mut bench, Settings { window_ms: 20_000, ..Settings::default() }, &[]);
+    check_reconfigure(&mut bench, Settings { window_ms: 20_000, ..flink() }, &[]);
     bench.check(T0, &[a(1_000, 2.0), a(-1_000, 4.0)], &["a/m@-5000#0=4.0", "a/m@0#1=3.0"]);
     bench.check(T0, &[a(62_000, 1.0)], &["a/m@5000#0=1.0"]);
     bench.check(T0, &[a(4_999, 2.0)], &["late a/m 0"]);
@@ -60,17 +60,16 @@ fn late_readings_correct_windows_of_the_former_size() {
 
 #[test]
 fn a_size_that_never_began_is_passed_over() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0)], &[]);
-    check_reconfigure(&mut bench, Settings { window_ms: 86_399_000, ..Settings::default() }, &[]);
-    check_reconfigure(&mut bench, Settings::default(), &[]);
+    check_reconfigure(&mut bench, Settings { window_ms: 86_399_000, ..flink() }, &[]);
+    check_reconfigure(&mut bench, flink(), &[]);
     bench.check(T0, &[a(4_999, 2.0), a(9_999, 4.0), a(14_999, 8.0)], &["a/m@0#0=3.0", "a/m@5000#0=4.0"]);
 }
 
 #[test]
 fn several_sizes_before_1970() {
-    let settings =
-        |window_ms| Settings { window_ms, max_age_ms: None, timestamp_unit: TimestampUnit::Ms, ..Settings::default() };
+    let settings = |window_ms| Settings { window_ms, max_age_ms: None, timestamp_unit: TimestampUnit::Ms, ..flink() };
     let a = |time_ms: i64| Input::telemetry("a", reading(time_ms - T0, 1.0));
     let mut bench = OperatorHarness::new(settings(5_000));
     let start = |effects: &[Effect]| {
@@ -92,10 +91,10 @@ fn several_sizes_before_1970() {
 
 #[test]
 fn a_wider_lateness_reopens_nothing() {
-    let narrow = Settings { allowed_lateness_ms: 0, ..Settings::default() };
+    let narrow = Settings { allowed_lateness_ms: 0, ..flink() };
     let mut bench = OperatorHarness::new(narrow.clone());
     bench.check(T0, &[a(0, 1.0), a(6_000, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0", "a/m@5000#0=1.0"]);
-    check_reconfigure(&mut bench, Settings::default(), &[]);
+    check_reconfigure(&mut bench, flink(), &[]);
     bench.check(T0, &[a(0, 1.0)], &["late a/m 0"]);
     // The newest window that fired is held, and can be corrected. Windows behind it have not fired.
     bench.check(T0, &[a(9_999, 2.0), a(14_999, 1.0)], &["a/m@5000#1=3.0", "a/m@10000#0=1.0"]);
@@ -103,9 +102,9 @@ fn a_wider_lateness_reopens_nothing() {
 
 #[test]
 fn a_narrower_lateness_is_for_windows_to_come() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), a(5_000, 1.0), a(8_000, 1.0)], &["a/m@0#0=1.0"]);
-    check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..Settings::default() }, &[]);
+    check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..flink() }, &[]);
     bench.check(T0, &[a(34_000, 1.0)], &["a/m@5000#0=2.0"]);
     bench.check(T0, &[a(1, 2.0), a(5_001, 4.0)], &["a/m@0#1=3.0", "a/m@5000#1=6.0"]);
     // Windows that begin after the change close when they fire.
@@ -116,7 +115,7 @@ fn a_narrower_lateness_is_for_windows_to_come() {
 
 #[test]
 fn under_one_watermark_a_narrower_lateness_is_for_windows_to_come() {
-    let global = Settings { watermark: WatermarkScope::Global, ..Settings::default() };
+    let global = Settings { watermark: WatermarkScope::Global, ..flink() };
     let mut bench = OperatorHarness::new(global.clone());
     bench.check(T0, &[a(0, 1.0), a(5_000, 1.0), a(8_000, 1.0)], &["a/m@0#0=1.0"]);
     check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..global }, &[]);
@@ -130,9 +129,9 @@ fn under_one_watermark_a_narrower_lateness_is_for_windows_to_come() {
 
 #[test]
 fn from_device_to_global_nothing_fires_at_the_change() {
-    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..flink() });
     bench.check(T0, &[a(0, 1.0), b(0, 2.0), a(20_000, 4.0)], &["a/m@0#0=1.0"]);
-    let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..Settings::default() };
+    let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..flink() };
     check_reconfigure(&mut bench, global, &[]);
     // A device that was ahead is judged by its own watermark until the one source has passed it.
     bench.check(T0, &[a(12_999, 1.0), b(4_999, 1.0)], &["late a/m 0", "b/m@0#0=3.0"]);
@@ -142,11 +141,11 @@ fn from_device_to_global_nothing_fires_at_the_change() {
 
 #[test]
 fn from_global_to_device_each_device_goes_on_from_its_own_time() {
-    let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..Settings::default() };
+    let global = Settings { allowed_lateness_ms: 0, watermark: WatermarkScope::Global, ..flink() };
     let mut bench = OperatorHarness::new(global);
     bench.check(T0, &[b(0, 2.0), a(20_000, 4.0)], &["b/m@0#0=2.0"]);
     bench.check(T0, &[b(6_000, 1.0)], &["late b/m 0"]);
-    check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..Settings::default() }, &[]);
+    check_reconfigure(&mut bench, Settings { allowed_lateness_ms: 0, ..flink() }, &[]);
     bench.check(T0, &[b(-1, 1.0), b(7_000, 4.0), b(12_000, 1.0)], &["late b/m 0", "b/m@5000#0=4.0"]);
     bench.check(T0, &[b(20_000, 1.0), a(40_000, 1.0)], &["b/m@10000#0=1.0", "a/m@20000#0=4.0"]);
     bench.check(T0 + 10_000, &[Input::Tick], &["b/m@20000#0=1.0", "a/m@40000#0=1.0"]);
@@ -154,8 +153,7 @@ fn from_global_to_device_each_device_goes_on_from_its_own_time() {
 
 #[test]
 fn another_disorder_moves_no_watermark_back() {
-    let settings =
-        |out_of_orderness_ms| Settings { out_of_orderness_ms, allowed_lateness_ms: 0, ..Settings::default() };
+    let settings = |out_of_orderness_ms| Settings { out_of_orderness_ms, allowed_lateness_ms: 0, ..flink() };
     let mut bench = OperatorHarness::new(settings(2_000));
     bench.check(T0, &[a(0, 1.0), a(7_000, 1.0)], &["a/m@0#0=1.0"]);
     check_reconfigure(&mut bench, settings(10_000), &[]);
@@ -167,7 +165,7 @@ fn another_disorder_moves_no_watermark_back() {
 
 #[test]
 fn another_idle_timeout_counts_the_silence_so_far() {
-    let settings = |idle_timeout_ms| Settings { idle_timeout_ms, ..Settings::default() };
+    let settings = |idle_timeout_ms| Settings { idle_timeout_ms, ..flink() };
     let mut bench = OperatorHarness::new(settings(None));
     bench.check(T0, &[a(0, 1.0)], &[]);
     bench.check(T0 + 60_000, &[Input::Tick], &[]);
@@ -178,7 +176,7 @@ fn another_idle_timeout_counts_the_silence_so_far() {
 
 #[test]
 fn another_age_leaves_windows_as_they_are() {
-    let settings = |max_age_ms| Settings { max_age_ms, ..Settings::default() };
+    let settings = |max_age_ms| Settings { max_age_ms, ..flink() };
     let mut bench = OperatorHarness::new(settings(Some(60_000)));
     bench.check(T0, &[a(-50_000, 1.0)], &[]);
     check_reconfigure(&mut bench, settings(Some(10_000)), &[]);
@@ -189,16 +187,16 @@ fn another_age_leaves_windows_as_they_are() {
 
 #[test]
 fn the_first_start_under_new_rules_closes_nothing() {
-    let before = Settings { rules: 0, ..Settings::default() };
+    let before = Settings { rules: 0, ..flink() };
     let mut bench = OperatorHarness::new(before);
     bench.check(T0, &[a(0, 1.0), a(5_000, 2.0)], &[]);
-    check_reconfigure(&mut bench, Settings { window_ms: 20_000, ..Settings::default() }, &[]);
+    check_reconfigure(&mut bench, Settings { window_ms: 20_000, ..flink() }, &[]);
     bench.check(T0, &[a(1, 1.0), a(14_999, 4.0), a(16_999, 1.0)], &["a/m@0#0=2.0", "a/m@5000#0=2.0"]);
 }
 
 #[test]
 fn sizes_are_dropped_at_the_age_limit_and_at_the_bound() {
-    let settings = |window_ms| Settings { window_ms, max_age_ms: Some(600_000), ..Settings::default() };
+    let settings = |window_ms| Settings { window_ms, max_age_ms: Some(600_000), ..flink() };
     let mut bench = OperatorHarness::new(settings(1_000));
     let mut at_ms = 0;
     for size_ms in 2..=10 {
@@ -219,9 +217,9 @@ fn sizes_are_dropped_at_the_age_limit_and_at_the_bound() {
 
 #[test]
 fn rules_apply_from_then_on() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0)], &[]);
-    let settings = Settings { allowed_devices: vec!["b".into()], idle_timeout_ms: Some(1_000), ..Settings::default() };
+    let settings = Settings { allowed_devices: vec!["b".into()], idle_timeout_ms: Some(1_000), ..flink() };
     check_reconfigure(&mut bench, settings, &[]);
     bench.check(T0 + 5_000, &[a(1, 1.0)], &["unknown_device a/m 0"]);
     bench.check(T0 + 7_000, &[Input::Tick], &["a/m@0#0=1.0"]);
@@ -229,36 +227,36 @@ fn rules_apply_from_then_on() {
 
 #[test]
 fn fixed_settings_ignore_the_journal() {
-    let fixed = Settings { window_ms: 10_000, ..Settings::default() };
+    let fixed = Settings { window_ms: 10_000, ..flink() };
     let mut bench = OperatorHarness {
         operator: Operator::with_fixed_settings(fixed.clone()),
         ..OperatorHarness::new(fixed.clone())
     };
-    let journal = [Input::Settings(Box::default()), a(0, 1.0), Input::Settings(Box::default()), a(30_000, 2.0)];
+    let journal = [Input::Settings(Box::new(flink())), a(0, 1.0), Input::Settings(Box::new(flink())), a(30_000, 2.0)];
     bench.check(T0, &journal, &["a/m@-5000#0=1.0"]);
     assert_eq!(*bench.operator.settings(), fixed);
 }
 
 #[test]
 fn settings_change_between_two_records_of_a_batch() {
-    let mut bench = OperatorHarness::new(Settings::default());
-    let refused = Settings { allowed_devices: vec!["b".into()], ..Settings::default() };
+    let mut bench = OperatorHarness::new(flink());
+    let refused = Settings { allowed_devices: vec!["b".into()], ..flink() };
     let inputs = [a(0, 1.0), Input::Settings(Box::new(refused)), a(1_000, 2.0), b(0, 4.0)];
     bench.check(T0, &inputs, &["unknown_device a/m 0"]);
 }
 
 #[test]
 fn the_same_settings_change_nothing() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0"]);
-    let same = Input::Settings(Box::default());
+    let same = Input::Settings(Box::new(flink()));
     bench.check(T0, &[a(1_000, 1.0), same, a(2_000, 1.0)], &["a/m@0#1=3.0"]);
 }
 
 #[test]
 fn what_is_not_settings_is_refused() {
-    let mut bench = OperatorHarness::new(Settings::default());
-    let mut bytes = Input::Settings(Box::default()).encode(None);
+    let mut bench = OperatorHarness::new(flink());
+    let mut bytes = Input::Settings(Box::new(flink())).encode(None);
     bytes.pop();
     let tick = Input::Tick.encode(None);
     let records = [tick.as_slice(), &bytes].into_iter();

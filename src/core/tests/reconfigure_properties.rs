@@ -58,13 +58,13 @@ fn steps(times: impl Strategy<Value = i64> + Clone + 'static) -> impl Strategy<V
 /// What a history gave: the newest revision of each window by (device, metric, start), with its end, count and sum; the
 /// readings, with their values; and which of them were late.
 #[derive(Debug, Default)]
-struct History {
+struct CountedHistory {
     windows: BTreeMap<(String, String, i64), (i64, u64, f64)>,
     readings: Vec<(String, String, i64, f64)>,
     late: usize,
 }
 
-impl History {
+impl CountedHistory {
     /// Runs two operators through a history: one never stops, the other is restored from a checkpoint at each start. They
     /// have the same effects.
     fn run(steps: &[Step]) -> Self {
@@ -151,13 +151,13 @@ proptest! {
 
     #[test]
     fn devices_that_send_in_time_lose_nothing(steps in steps(-DISORDER_MS..=0)) {
-        let history = History::run(&steps);
+        let history = CountedHistory::run(&steps);
         history.check();
         prop_assert_eq!(history.late, 0);
     }
 
     #[test]
     fn windows_never_overlap(steps in steps(prop_oneof![-90_000i64..90_000, -3_000i64..0])) {
-        History::run(&steps).check();
+        CountedHistory::run(&steps).check();
     }
 }

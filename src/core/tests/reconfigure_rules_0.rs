@@ -1,12 +1,12 @@
 //! Changes of settings in the journals of earlier versions.
 
 use super::reconfigure::{a, b, check_reconfigure};
-use super::{Input, OperatorHarness, T0};
+use super::{Input, OperatorHarness, T0, flink};
 use crate::core::settings::{Settings, WatermarkScope};
 
 /// The default settings, as earlier versions recorded them.
 fn rules_0() -> Settings {
-    Settings { rules: 0, ..Settings::default() }
+    Settings { rules: 0, ..flink() }
 }
 
 #[test]
