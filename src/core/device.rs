@@ -45,6 +45,18 @@ pub(super) struct DueWindow {
     pub window: usize,
 }
 
+/// Counts of what a device sends that is not as it should be, and yet no error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OddCounts {
+    /// Values that the device said are absent.
+    pub values_absent: u64,
+    /// Readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
+}
+
+/// Tag of [`OddCounts`] among the added fields of a device.
+const TAG_ODD_COUNTS: u8 = 3;
+
 /// The state of one device.
 #[derive(Debug, Clone)]
 pub(super) struct Device {
@@ -88,6 +100,8 @@ pub(super) struct Device {
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
+    /// Counts that most devices do not need.
+    pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
     /// Its last messages with the RETAIN flag; `None` before the first one.
@@ -119,6 +133,7 @@ impl Device {
             sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
+            odd: None,
             rejected: Vec::new(),
             retained: None,
             series: Vec::new(),
@@ -149,6 +164,11 @@ impl Device {
                 self.rejected.insert(index, (reason, 1));
             }
         }
+    }
+
+    /// Counts of what the device sends that is not as it should be.
+    pub fn odd(&mut self) -> &mut OddCounts {
+        self.odd.get_or_insert_default()
     }
 
     /// All windows of the device, each with the index of its series and its own index.
@@ -204,6 +224,12 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_ODD_COUNTS, out, |out| {
+            if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
+                put_u64(*values_absent, out);
+                put_u64(*arrival_times, out);
+            }
+        });
         put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
@@ -235,14 +261,21 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |tag, field| {
-            match tag {
-                TAG_SEQUENCES => self.sequences.decode_memory(field)?,
-                TAG_RETAINED => self.retained = Some(Box::new(RetainedHistory::decode(field)?)),
-                TAG_CARRIED => self.carried = Some(Box::new(CarriedRules::decode(field)?)),
-                _ => return Err(UNKNOWN_FIELD),
+        read_fields(reader, |tag, field| match tag {
+            TAG_ODD_COUNTS => {
+                *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                Ok(())
             }
-            Ok(())
+            TAG_SEQUENCES => self.sequences.decode_memory(field),
+            TAG_RETAINED => {
+                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
+            TAG_CARRIED => {
+                self.carried = Some(Box::new(CarriedRules::decode(field)?));
+                Ok(())
+            }
+            _ => Err(UNKNOWN_FIELD),
         })
     }
 
@@ -357,6 +390,7 @@ mod tests {
         device.sequences.seen.insert(4);
         device.sequences.count_invalid();
         device.closed_ms = 77;
+        *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
         device.carried = Some(Box::default());
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;

@@ -7,6 +7,7 @@ pub mod group;
 pub mod operator;
 pub mod output;
 pub mod owners;
+pub mod proportion;
 pub mod query;
 pub mod reason;
 pub mod record;
@@ -16,6 +17,7 @@ pub mod replayed;
 pub mod selection;
 pub mod settings;
 pub mod snapshot;
+pub mod timezone;
 pub mod totals;
 pub mod user;
 
@@ -34,6 +36,7 @@ mod dedup;
 mod deduplication;
 mod device;
 mod digest;
+mod event_time;
 mod firing;
 mod hash;
 mod idle;
@@ -56,4 +59,4 @@ mod watermark;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
