@@ -15,6 +15,7 @@ mod reconfigure_properties;
 mod reconfigure_rules_0;
 mod replays;
 mod retained;
+mod sequences;
 mod snapshots;
 mod state;
 mod tenants;
