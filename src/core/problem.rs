@@ -221,10 +221,8 @@ impl fmt::Display for ReadingProblem<'_> {
             }
             Self::SequenceRepeated(seq) => write!(
                 f,
-                "sequence number {seq} came before, and weir no longer remembers with which reading: this is the same one again, or \
-                 another one under the same number, and its event time is not newer than all before; let the device send a \
-                 new `boot` when its numbers begin anew, or set dedup.enabled = false if it uses numbers twice; if this is another \
-                 reading, `weir errors replay` counts it"
+                "sequence number {seq} came before, with a reading that is forgotten; send a new `boot` at each restart, or set \
+                 dedup.enabled = false; if this reading is another one, `weir errors replay` counts it"
             ),
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")

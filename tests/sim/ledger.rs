@@ -100,11 +100,10 @@ impl SimLedger {
         self.by_payload.get(&(client.to_owned(), payload.to_vec())).copied()
     }
 
-    /// The message of an error that holds the beginnings of its client's name and payload alone.
+    /// The message of an error that holds the beginning of its client's name alone.
     pub fn find_cut(&self, entry: &ErrorEntry<'_>) -> Option<MessageId> {
-        let is_of = |message: &SimMessage| {
-            message.payload.starts_with(entry.payload) && message.client.starts_with(entry.client_id)
-        };
+        let is_of =
+            |message: &SimMessage| message.payload == entry.payload && message.client.starts_with(entry.client_id);
         self.messages.iter().position(is_of)
     }
 
