@@ -99,26 +99,32 @@ impl MessageErrors {
         entry
     }
 
-    /// Cuts an entry to `limit` bytes. The sentence stays as long as it can, then the payload, and the client is the first
-    /// to go.
+    /// Cuts an entry to `limit` bytes. The payload stays as long as it can, because the error cannot be replayed without it,
+    /// then the sentence, and the client is the first to go.
     fn fit<'e>(&mut self, entry: ErrorEntry<'e>, limit: usize) -> ErrorEntry<'e> {
         if self.size(&entry) <= limit {
             return entry;
         }
-        let mut cut =
-            ErrorEntry { client_id: "", topic: "", own_device: None, user: None, payload: b"", is_cut: true, ..entry };
-        let beyond = (self.size(&cut) + LENGTH_BYTES).saturating_sub(limit);
-        if beyond > 0 {
-            let text = entry.message.middle;
-            cut.message = text_beginning(text, text.len().saturating_sub(beyond)).into();
-        }
+        let message = Sentence::default();
+        let mut cut = ErrorEntry {
+            client_id: "",
+            topic: "",
+            own_device: None,
+            user: None,
+            payload: b"",
+            message,
+            is_cut: true,
+            ..entry
+        };
         let mut rest = limit.saturating_sub(self.size(&cut) + LENGTH_BYTES);
         let mut take = |length: usize| {
             let taken = length.min(rest);
             rest -= taken;
             taken
         };
+        let text = entry.message.middle;
         cut.payload = beginning(entry.payload, take(entry.payload.len()));
+        cut.message = text_beginning(text, take(text.len())).into();
         cut.topic = text_beginning(entry.topic, take(entry.topic.len()));
         cut.own_device = entry.own_device.filter(|device| take(device.len()) == device.len());
         cut.user = entry.user.map(|user| text_beginning(user, take(user.len())));
