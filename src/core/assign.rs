@@ -6,7 +6,7 @@ use crate::core::device::Slot;
 use crate::core::ingest::{Checked, first_failure};
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
-use crate::core::output::Collector;
+use crate::core::output::{Collector, WindowFlags};
 use crate::core::problem::ReadingProblem;
 use crate::core::validate;
 use crate::core::window::{Series, Window, bounds, is_late};
@@ -142,7 +142,8 @@ impl Operator {
             None => {
                 let aggregate = Aggregate::new(value, time_ms);
                 let touched = end_ms.saturating_sub(1) <= watermark_ms;
-                series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched });
+                let flags = WindowFlags::default();
+                series.add_window(Window { start_ms, end_ms, aggregate, fired_seq: 0, firings: 0, touched, flags });
                 self.series.windows += 1;
                 touched
             }

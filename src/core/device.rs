@@ -256,6 +256,7 @@ impl Device {
 mod tests {
     use super::*;
     use crate::core::aggregate::Aggregate;
+    use crate::core::output::WindowFlags;
 
     fn device(windows: &[(&str, i64, u32)]) -> Device {
         let mut device = Device::new("d".into(), 3);
@@ -273,6 +274,7 @@ mod tests {
                 fired_seq: u64::from(firings),
                 firings,
                 touched: false,
+                flags: WindowFlags::default(),
             };
             device.series[at].add_window(window);
         }

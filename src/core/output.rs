@@ -4,24 +4,32 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_f64, put_i64, 
 use crate::core::reason::Reason;
 use crate::core::record::{ReplayItem, ReplayItems, ReplayRecord};
 
+mod flags;
 mod json;
+
+pub use flags::WindowFlags;
 
 /// Longest part of a payload that an error entry keeps, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
 
+/// Format of windows of which nothing is special.
 const WINDOW_FORMAT: u8 = 1;
+/// [`WINDOW_FORMAT`] with a byte of flags at the end, which is not 0.
+const FLAGGED_WINDOW_FORMAT: u8 = 2;
 /// Format of errors that is written. Flags say which part of the message was rejected and which optional fields follow.
-const ERROR_FORMAT: u8 = 4;
+const ERROR_FORMAT: u8 = 5;
 const ERROR_WHOLE_MESSAGE: u8 = 1;
 const ERROR_OWN_DEVICE: u8 = 2;
 const ERROR_OF_REPLAY: u8 = 4;
 const ERROR_USER: u8 = 8;
-/// Older formats of errors, which are read and no longer written. They have no flags.
+/// Older formats of errors, which are read and not written. Their sentences may be those of an earlier version.
+/// [`ERROR_FORMAT_4`] has the fields of [`ERROR_FORMAT`]; the others have no flags.
 const ERROR_FORMAT_1: u8 = 1;
 /// [`ERROR_FORMAT_1`], then the origin of the replay.
 const ERROR_FORMAT_2: u8 = 2;
 /// [`ERROR_FORMAT_1`], then the client's own device, a byte that says whether an origin follows, and the origin.
 const ERROR_FORMAT_3: u8 = 3;
+const ERROR_FORMAT_4: u8 = 4;
 
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,12 +62,15 @@ pub struct WindowResult<'a> {
     pub last: f64,
     /// Population standard deviation of the values.
     pub stddev: f64,
+    /// What is special about the result.
+    pub flags: WindowFlags,
 }
 
 impl<'a> WindowResult<'a> {
     /// Appends the stored form: a format byte, then the fields in the binary form of [`codec`](crate::core::codec).
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(WINDOW_FORMAT);
+        let flags = self.flags.bits();
+        out.push(if flags == 0 { WINDOW_FORMAT } else { FLAGGED_WINDOW_FORMAT });
         put_bytes(self.device_id.as_bytes(), out);
         put_bytes(self.metric.as_bytes(), out);
         put_i64(self.window_start_ms, out);
@@ -69,6 +80,9 @@ impl<'a> WindowResult<'a> {
         put_u64(self.count, out);
         for float in [self.sum, self.mean, self.min, self.max, self.first, self.last, self.stddev] {
             put_f64(float, out);
+        }
+        if flags != 0 {
+            out.push(flags);
         }
     }
 
@@ -82,7 +96,8 @@ impl<'a> WindowResult<'a> {
     }
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
-        if reader.u8()? != WINDOW_FORMAT {
+        let format = reader.u8()?;
+        if !matches!(format, WINDOW_FORMAT | FLAGGED_WINDOW_FORMAT) {
             return Err(DecodeError::Content("unknown format of a window"));
         }
         let (device_id, metric) = (reader.str()?, reader.str()?);
@@ -102,9 +117,18 @@ impl<'a> WindowResult<'a> {
             first: reader.f64()?,
             last: reader.f64()?,
             stddev: reader.f64()?,
+            flags: if format == FLAGGED_WINDOW_FORMAT { read_window_flags(reader)? } else { WindowFlags::default() },
         };
         reader.end()?;
         Ok(window)
+    }
+}
+
+/// Reads flags of which one is set: windows without flags have one stored form only.
+fn read_window_flags(reader: &mut FieldReader<'_>) -> Result<WindowFlags, DecodeError> {
+    match reader.u8()? {
+        0 => Err(DecodeError::Content("a window of format 2 without flags")),
+        bits => WindowFlags::from_bits(bits),
     }
 }
 
@@ -247,7 +271,7 @@ impl<'a> ErrorEntry<'a> {
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let entry = match reader.u8()? {
-            ERROR_FORMAT => Self::read_flagged(reader)?,
+            ERROR_FORMAT | ERROR_FORMAT_4 => Self::read_flagged(reader)?,
             format @ (ERROR_FORMAT_1 | ERROR_FORMAT_2 | ERROR_FORMAT_3) => Self::read_older(format, reader)?,
             _ => return Err(DecodeError::Content("unknown format of an error")),
         };
@@ -318,12 +342,16 @@ impl<'a> ErrorEntry<'a> {
     }
 }
 
-/// Whether two stored errors have the same content, in whatever formats. A replay of the journal compares the errors that
-/// it produces with those in the errors log, which an earlier version may have written.
+/// Whether a stored error and a computed one are the same. A replay of the journal compares the errors that it produces
+/// with those in the errors log, which an earlier version may have written: it may have told the same in another sentence.
 pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
-    stored == computed
-        || stored.first() != computed.first()
-            && ErrorEntry::decode(stored).is_ok_and(|stored| ErrorEntry::decode(computed) == Ok(stored))
+    if stored.first() == computed.first() {
+        return stored == computed;
+    }
+    match (ErrorEntry::decode(stored), ErrorEntry::decode(computed)) {
+        (Ok(stored), Ok(computed)) => stored == ErrorEntry { message: stored.message, ..computed },
+        _ => false,
+    }
 }
 
 /// Whether a sentence of reason `malformed` is of a message as a whole. These beginnings of sentences are part of formats

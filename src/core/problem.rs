@@ -1,7 +1,7 @@
 //! Why a reading is rejected, and the sentence of the errors log that says so.
 //!
-//! The sentences are results: a replay of the journal compares them with those in the errors log. A changed sentence
-//! shows as a difference after an upgrade that follows a crash.
+//! The sentences are results: a replay of the journal compares them with those in the errors log. A version that changes
+//! a sentence gives errors another stored format, since sentences of older formats are not compared.
 
 use std::fmt;
 

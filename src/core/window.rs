@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
 use crate::core::aggregate::Aggregate;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
-use crate::core::output::WindowResult;
+use crate::core::output::{WindowFlags, WindowResult};
 
 /// Start and end of the window of `size_ms` that holds `time_ms`. Windows are aligned to the epoch, before it as well.
 pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
@@ -19,6 +19,9 @@ pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
 pub(super) fn is_late(end_ms: i64, allowed_lateness_ms: i64, watermark_ms: i64) -> bool {
     end_ms.saturating_sub(1).saturating_add(allowed_lateness_ms) <= watermark_ms
 }
+
+/// Where the flags of a window begin in the byte that its stored form shares with the scales of the aggregate.
+const FLAGS_SHIFT: u32 = 4;
 
 /// One window of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +38,8 @@ pub(super) struct Window {
     pub firings: u32,
     /// Whether late readings came in this batch, so that the window fires at the end of the batch.
     pub touched: bool,
+    /// What is special about the window.
+    pub flags: WindowFlags,
 }
 
 impl Window {
@@ -61,6 +66,7 @@ impl Window {
             first: self.aggregate.first,
             last: self.aggregate.last,
             stddev: self.aggregate.stddev(),
+            flags: self.flags,
         }
     }
 
@@ -69,7 +75,7 @@ impl Window {
         put_i64(self.start_ms, out);
         put_u64(self.end_ms.wrapping_sub(self.start_ms) as u64, out);
         put_u64(u64::from(self.firings), out);
-        out.push(scales);
+        out.push(scales | self.flags.bits() << FLAGS_SHIFT);
         if self.firings > 0 {
             put_u64(self.fired_seq, out);
         }
@@ -83,7 +89,9 @@ impl Window {
         let start_ms = reader.i64()?;
         let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let firings = reader.u32()?;
-        let scales = reader.u8()?;
+        let scales_and_flags = reader.u8()?;
+        let flags = WindowFlags::from_bits(scales_and_flags >> FLAGS_SHIFT)?;
+        let scales = scales_and_flags & ((1 << FLAGS_SHIFT) - 1);
         let fired_seq = if firings > 0 { reader.u64()? } else { 0 };
         let count = reader.u64()?;
         let first_ms = start_ms.wrapping_add(reader.u64()? as i64);
@@ -94,7 +102,7 @@ impl Window {
         }
         let aggregate =
             Aggregate::from_parts(count, floats, [first_ms, last_ms], scales).ok_or("the scales of a window")?;
-        Ok(Self { start_ms, end_ms, aggregate, fired_seq, firings, touched: false })
+        Ok(Self { start_ms, end_ms, aggregate, fired_seq, firings, touched: false, flags })
     }
 }
 
@@ -187,7 +195,8 @@ mod tests {
 
     fn window(start_ms: i64, firings: u32) -> Window {
         let aggregate = Aggregate::new(1.0, start_ms);
-        Window { start_ms, end_ms: start_ms + 10, aggregate, fired_seq: 0, firings, touched: false }
+        let flags = WindowFlags { backlog: firings == 0, wrong_clock: firings > 2 };
+        Window { start_ms, end_ms: start_ms + 10, aggregate, fired_seq: 0, firings, touched: false, flags }
     }
 
     fn series(windows: &[(i64, u32)]) -> Series {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::SystemClock;
-use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowFlags, WindowResult};
 use crate::core::reason::Reason;
 use crate::disk::sim::SimDisk;
 use crate::log::{Log, LogOptions, Lsn, Records, Retention, SyncPolicy};
@@ -58,6 +58,7 @@ pub(crate) fn append_windows(results: &ResultLogs, metrics: &[&str]) {
             first: 1.0,
             last: 1.0,
             stddev: 0.0,
+            flags: WindowFlags::default(),
         };
         window.encode(out);
     };

@@ -23,6 +23,10 @@ struct WindowJson<'a> {
     first: f64,
     last: f64,
     stddev: f64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backlog: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    wrong_clock: bool,
 }
 
 /// An error entry. Fields are written in this order.
@@ -53,7 +57,7 @@ struct ErrorJson<'a> {
 
 impl WindowResult<'_> {
     /// Appends the JSON object of this result. Floats are in the shortest form that reads back to the same value; a float
-    /// that is not finite is `null`.
+    /// that is not finite is `null`. `backlog` and `wrong_clock` are there only where they are true.
     pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
         let json = WindowJson {
             seq,
@@ -70,6 +74,8 @@ impl WindowResult<'_> {
             first: self.first,
             last: self.last,
             stddev: self.stddev,
+            backlog: self.flags.backlog,
+            wrong_clock: self.flags.wrong_clock,
         };
         write(&json, out);
     }

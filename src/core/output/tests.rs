@@ -18,6 +18,7 @@ fn window() -> WindowResult<'static> {
         first: f64::INFINITY,
         last: 5e-324,
         stddev: f64::NAN,
+        flags: WindowFlags::default(),
     }
 }
 
@@ -60,6 +61,32 @@ fn windows_as_json() {
             + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
             + r#""last":5e-324,"stddev":null}"#
     );
+    let flagged = |backlog, wrong_clock| WindowResult { flags: WindowFlags { backlog, wrong_clock }, ..window() };
+    assert!(window_json(&flagged(true, false)).ends_with(r#""stddev":null,"backlog":true}"#));
+    assert!(window_json(&flagged(false, true)).ends_with(r#""stddev":null,"wrong_clock":true}"#));
+}
+
+/// The bytes of formats 1 and 2. They must not change: another form is a new format.
+#[test]
+fn the_bytes_of_a_window() {
+    let bytes_of = |flags| {
+        let mut bytes = Vec::new();
+        WindowResult { device_id: "d", metric: "m", flags, ..window() }.encode(&mut bytes);
+        bytes
+    };
+    let floats = [0.1 + 0.2, 21.0, -0.0, 1e300, f64::INFINITY, 5e-324, f64::NAN];
+    let fields = [b"\x01d\x01m\x8f\x4e\x88\x27\x02\x01\x03".to_vec(), floats.map(f64::to_le_bytes).concat()].concat();
+    let flags = |backlog, wrong_clock| WindowFlags { backlog, wrong_clock };
+    assert_eq!(bytes_of(flags(false, false)), [b"\x01", &fields[..]].concat());
+    for (flags, byte) in [(flags(true, false), 1), (flags(false, true), 2), (flags(true, true), 3)] {
+        let bytes = bytes_of(flags);
+        assert_eq!(bytes, [b"\x02", &fields[..], &[byte]].concat());
+        assert_eq!(WindowResult::decode(&bytes).unwrap().flags, flags);
+        assert!(WindowResult::decode(&bytes[..bytes.len() - 1]).is_err(), "without its flags");
+    }
+    for (byte, why) in [(0, "without flags"), (4, "a flag that format 2 does not have")] {
+        assert!(WindowResult::decode(&[b"\x02", &fields[..], &[byte]].concat()).is_err(), "{why}");
+    }
 }
 
 #[test]
@@ -83,7 +110,7 @@ fn errors_as_json() {
 /// The bytes of [`entry`] that follow the format byte and the flags.
 const ENTRY: &[u8] = b"\x07\x01\x86\xc5\x8d\x92\xe9\x64\x05\x02no\x01\x01d\x00\x01c\x01t\x01p\x09";
 
-/// The bytes of format 4. They must not change: another form is a new format.
+/// The bytes of format 5. They must not change: another form is a new format.
 #[test]
 fn the_bytes_of_an_error() {
     let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
@@ -91,7 +118,7 @@ fn the_bytes_of_an_error() {
     let check = |entry: ErrorEntry<'_>, flags: u8, end: &[u8]| {
         let mut bytes = Vec::new();
         entry.encode(&mut bytes);
-        assert_eq!(bytes, [&[4, flags], ENTRY, end].concat());
+        assert_eq!(bytes, [&[5, flags], ENTRY, end].concat());
     };
     check(entry(b"p"), 0, b"");
     check(whole, 1, b"");
@@ -100,15 +127,18 @@ fn the_bytes_of_an_error() {
     check(own(replayed(b"p")), 7, b"\x01o\xac\x02\x01");
     check(ErrorEntry { user: Some("u"), ..entry(b"p") }, 8, b"\x01u");
     check(ErrorEntry { user: Some("u"), ..own(replayed(b"p")) }, 15, b"\x01o\xac\x02\x01\x01u");
-    assert!(ErrorEntry::decode(&[&[4, 16], ENTRY].concat()).is_err(), "a flag that format 4 does not have");
+    assert!(ErrorEntry::decode(&[&[5, 16], ENTRY].concat()).is_err(), "a flag that format 5 does not have");
 }
 
-/// The bytes of formats 1 to 3, and the entry that each stands for.
+/// The bytes of formats 1 to 4, and the entry that each stands for.
 fn older_forms() -> Vec<(Vec<u8>, ErrorEntry<'static>)> {
     let form = |format: u8, end: &[u8]| [&[format], ENTRY, end].concat();
     let own = |entry| ErrorEntry { own_device: Some("o"), ..entry };
     let replayed_reading = ErrorEntry { part: RejectedPart::Reading, ..replayed(b"p") };
+    let form_4 = |flags: u8, end: &[u8]| [&[4, flags], ENTRY, end].concat();
     vec![
+        (form_4(0, b""), entry(b"p")),
+        (form_4(7, b"\x01o\xac\x02\x01"), own(replayed(b"p"))),
         (form(1, b""), entry(b"p")),
         (form(2, b"\xac\x02\x01\x01"), replayed(b"p")),
         (form(2, b"\xac\x02\x01\x00"), replayed_reading),
@@ -153,7 +183,10 @@ fn errors_of_older_formats_are_compared_by_content() {
             bytes
         };
         assert!(is_same_error(&stored, &computed(entry)));
-        assert!(!is_same_error(&stored, &computed(ErrorEntry { message: "other", ..entry })));
+        let other_sentence = computed(ErrorEntry { message: "other", ..entry });
+        assert!(is_same_error(&stored, &other_sentence), "another version may have another sentence");
+        assert!(!is_same_error(&computed(entry), &other_sentence), "this version does not");
+        assert!(!is_same_error(&stored, &computed(ErrorEntry { reason: Reason::Late, ..entry })));
         let part = if entry.part == RejectedPart::Message { RejectedPart::Reading } else { RejectedPart::Message };
         assert!(!is_same_error(&stored, &computed(ErrorEntry { part, ..entry })));
         assert!(!is_same_error(b"", &computed(entry)));

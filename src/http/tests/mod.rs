@@ -15,7 +15,7 @@ use super::{ApiState, HttpResources};
 use crate::access::http_access::{HttpAccess, HttpPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::core::output::{ErrorEntry, RejectedPart, WindowResult};
+use crate::core::output::{ErrorEntry, RejectedPart, WindowFlags, WindowResult};
 use crate::core::reason::Reason;
 use crate::core::record::{self, PublishRecord};
 use crate::disk::RealDisk;
@@ -265,6 +265,7 @@ fn window(device: &str, start_ms: i64) -> WindowResult<'_> {
         first: 1.0,
         last: 2.0,
         stddev: 0.5,
+        flags: WindowFlags::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::results::scan::ResultWriter;
 
 /// The header row: the names of the JSON members, in their order.
 const HEADER: &[u8] =
-    b"seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev\r\n";
+    b"seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock\r\n";
 
 /// The header and a row for each window of an answer.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl ResultWriter for CsvRows {
     }
 }
 
-/// Appends one row. Numbers are printed as in JSON; an aggregate that overflowed is empty.
+/// Appends one row. Numbers are printed as in JSON; an aggregate that overflowed is empty, and so is a flag that is not set.
 fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(seq.to_string().as_bytes());
     for text in [window.device_id, window.metric] {
@@ -53,6 +53,9 @@ fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
             // Writing a finite number to memory does not fail.
             let _ = serde_json::to_writer(&mut *out, &number);
         }
+    }
+    for flag in [window.flags.backlog, window.flags.wrong_clock] {
+        out.extend_from_slice(if flag { b",true" } else { b"," });
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -95,6 +98,7 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::output::WindowFlags;
 
     fn accepts(accept: &str) -> bool {
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().expect("a header"))]);
@@ -147,10 +151,11 @@ mod tests {
             first: 0.0,
             last: 2.0,
             stddev: 1.0,
+            flags: WindowFlags { backlog: true, wrong_clock: false },
         };
         let mut out = Vec::new();
         row(7, &window, &mut out);
         let text = String::from_utf8(out).expect("UTF-8");
-        assert_eq!(text, "7,\"say \"\"a,b\"\"\",t,-5000,0,1,2,,0.1,-1.5,1e+300,0.0,2.0,1.0\r\n");
+        assert_eq!(text, "7,\"say \"\"a,b\"\"\",t,-5000,0,1,2,,0.1,-1.5,1e+300,0.0,2.0,1.0,true,\r\n");
     }
 }
