@@ -12,7 +12,6 @@ use crate::core::codec::{DecodeError, FieldReader, put_u64};
 const END: u8 = 0;
 
 /// Appends the field `tag`, which must not be 0, as `write` writes it; nothing if `write` appends nothing.
-#[cfg_attr(not(test), expect(dead_code, reason = "no field has been added yet"))]
 pub(super) fn put_field(tag: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     debug_assert_ne!(tag, END);
     let start = out.len();

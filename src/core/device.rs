@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -13,6 +13,9 @@ use crate::defects::{self, Defect};
 
 /// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
+
+/// Added field of a device: [`Device::passed_ms`].
+const FIELD_PASSED: u8 = 1;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -64,6 +67,9 @@ pub(super) struct Device {
     /// Windows that end at or before this time, plus one millisecond, are closed for good. A change of settings sets it:
     /// windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
+    /// Windows of the device that end at or before this time, plus one millisecond, may have fired before the clock of the box
+    /// was set back; [`NONE_MS`] where it never was.
+    pub passed_ms: i64,
     /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
@@ -97,6 +103,7 @@ impl Device {
             last_arrival_ms: NONE_MS,
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
+            passed_ms: NONE_MS,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
             sequences: SequenceSet::default(),
@@ -186,6 +193,9 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        if self.passed_ms != NONE_MS {
+            put_field(FIELD_PASSED, out, |out| put_i64(self.passed_ms, out));
+        }
         end_fields(out);
     }
 
@@ -210,7 +220,13 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |_, _| Err(UNKNOWN_FIELD))
+        read_fields(reader, |tag, field| {
+            match tag {
+                FIELD_PASSED => self.passed_ms = field.i64()?,
+                _ => return Err(UNKNOWN_FIELD),
+            }
+            Ok(())
+        })
     }
 
     /// Reads the stored form up to [`Device::decode_introduction`]. `has_fields` says whether series have added fields.

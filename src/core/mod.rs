@@ -39,6 +39,7 @@ mod lifetime;
 mod problem;
 mod registry;
 mod replay;
+mod set_back;
 mod side_output;
 mod timestamp;
 mod topic;

@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
@@ -21,6 +21,7 @@ use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
+use crate::core::set_back::SetBacks;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
@@ -32,6 +33,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Added field of the header: times when the clock of the box was set back.
+const FIELD_SET_BACKS: u8 = 1;
 const GROUP_FORMAT: u8 = 4;
 /// Group of versions that had no added fields.
 const GROUP_WITHOUT_FIELDS: u8 = 3;
@@ -155,6 +158,7 @@ impl Operator {
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
+        put_field(FIELD_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         end_fields(&mut out);
         out
     }
@@ -179,6 +183,7 @@ impl Operator {
             return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
+        operator.clocks.set_backs = SetBacks::unknown();
         operator.totals = decode_totals(&mut reader)?;
         operator.next_seq.window = reader.u64()?;
         operator.next_seq.error = reader.u64()?;
@@ -206,7 +211,13 @@ impl Operator {
             }
         }
         if format >= HEADER_FORMAT {
-            read_fields(&mut reader, |_, _| Err(UNKNOWN_FIELD))?;
+            read_fields(&mut reader, |tag, field| {
+                match tag {
+                    FIELD_SET_BACKS => operator.clocks.set_backs = SetBacks::decode(field)?,
+                    _ => return Err(UNKNOWN_FIELD),
+                }
+                Ok(())
+            })?;
         }
         reader.end()?;
         Ok(operator)

@@ -114,7 +114,8 @@ impl SegmentScanner {
             Err(HeaderFault::Checksum) => return Ok(Err(self.unreadable("its header fails the checksum"))),
             Err(HeaderFault::Flags) => return Ok(Err(self.fault("its flags are unknown", FaultKind::Impossible))),
             Err(HeaderFault::Version(version)) => {
-                let kind = if version > NEWEST_BATCH_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
+                let kind =
+                    if version > NEWEST_BATCH_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
                 return Ok(Err(self.fault("its format version is unknown", kind)));
             }
         };

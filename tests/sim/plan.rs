@@ -50,6 +50,8 @@ pub struct SimPlan {
     pub checkpoint_interval: Duration,
     pub savepoints: SavepointPolicy,
     pub rates: FaultRates,
+    /// The clock of the box is wrong by hours, days and years at times.
+    pub clock_lies: bool,
     /// Duration of a sync.
     pub sync_ms: u64,
     pub clients: usize,
@@ -82,6 +84,7 @@ impl SimPlan {
             checkpoint_interval: Duration::from_millis(*random.pick(&[0, 200, 1_000, 5_000, 20_000])),
             savepoints,
             rates: FaultRates::new(random),
+            clock_lies: random.one_in(4),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),

@@ -29,7 +29,12 @@ pub struct LogConfig {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: String::new(), data_dir: PathBuf::from("data"), clock_jump_hold_ms: 86_400_000, clock_tolerance_ms: 60_000 }
+        Self {
+            name: String::new(),
+            data_dir: PathBuf::from("data"),
+            clock_jump_hold_ms: 86_400_000,
+            clock_tolerance_ms: 60_000,
+        }
     }
 }
 

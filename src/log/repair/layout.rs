@@ -161,9 +161,8 @@ fn next_sound(
 ) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
-        let found = scanner.find(from, |_, header| {
-            header.first > place.first && until.is_none_or(|until| header.end() <= until)
-        })?;
+        let found = scanner
+            .find(from, |_, header| header.first > place.first && until.is_none_or(|until| header.end() <= until))?;
         let Some((offset, header)) = found else { break };
         // A lost batch may have set the clock back.
         scanner.jump((header.first, offset), None);
