@@ -69,6 +69,7 @@ fn batches(devices: u64, run: u64, rounds: u64, round_ms: i64) -> Vec<EncodedBat
                     qos: 1,
                     dup: false,
                     retain: false,
+                    repeats_retained: false,
                     payload: payload.as_bytes(),
                 };
                 encode_publish(&publish, message > 0, &mut batch.bytes);

@@ -56,6 +56,12 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
+    /// Whatever comes under a known sequence number is a duplicate.
+    IgnoreDigests,
+    /// Checkpoints leave out the digests of what came under recent sequence numbers.
+    ForgetDigests,
+    /// A counter that begins again at 0 is a restart.
+    IgnoreWraps,
     /// Retained messages and sessions are not stored any more after one failed write or sync of their store.
     GiveUpStore,
     /// The numbers of unstored sessions and retained messages leave out what an outage of their store dropped.
@@ -64,11 +70,15 @@ pub enum Defect {
     KeepStaleValues,
     /// After the wall clock jumped forward, results are deleted by age at once.
     DeleteAfterClockJump,
+    /// Retained messages that come again are counted as readings.
+    CountRetainedRepeats,
+    /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
+    TrustRetainedMark,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 29] = [
+    pub const ALL: [Defect; 34] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -94,10 +104,15 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
+        Self::IgnoreDigests,
+        Self::ForgetDigests,
+        Self::IgnoreWraps,
         Self::GiveUpStore,
         Self::ForgetStoreOutage,
         Self::KeepStaleValues,
         Self::DeleteAfterClockJump,
+        Self::CountRetainedRepeats,
+        Self::TrustRetainedMark,
     ];
 }
 

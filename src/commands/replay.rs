@@ -218,6 +218,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> any
             qos: 0,
             dup: false,
             retain: false,
+            repeats_retained: false,
             payload,
         };
         record::encode_publish(&publish, false, &mut bytes);

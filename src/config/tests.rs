@@ -81,6 +81,10 @@ fn values_reach_their_fields() {
         size = "250ms"
         idle_timeout = "off"
         watermark = "global"
+        backlog = "off"
+        [limits]
+        backlog_windows_per_device = 16
+        backlog_windows = 2048
         [validate]
         max_age = "off"
         [validate.metrics.temperature]
@@ -96,6 +100,9 @@ fn values_reach_their_fields() {
     assert_eq!(config.window.idle_timeout_ms, None);
     assert_eq!(config.validate.max_age_ms, None);
     assert_eq!(config.settings().watermark, crate::core::settings::WatermarkScope::Global);
+    assert!(!config.settings().backlog);
+    let settings = config.settings();
+    assert_eq!((settings.max_backlog_windows_per_device, settings.max_backlog_windows), (16, 2_048));
     let range = &config.validate.metrics["temperature"];
     assert_eq!((range.min, range.max, range.unit.as_deref()), (Some(-40.0), Some(12.5), Some("celsius")));
     assert_eq!(config.validate.metrics["Motor.rpm"], Default::default());

@@ -6,6 +6,8 @@ use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_field
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
+use crate::core::retained::RetainedHistory;
+use crate::core::sequences::DeviceSequences;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
@@ -14,11 +16,16 @@ use crate::defects::{self, Defect};
 /// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
-/// Added field of a device: [`Device::passed_ms`].
-const FIELD_PASSED: u8 = 1;
+/// Tag of the added field with the last retained messages.
+const TAG_RETAINED: u8 = 1;
+/// Tag of the added field with [`Device::passed_ms`].
+const TAG_PASSED: u8 = 3;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
+
+/// Tag of the added field with what is remembered beside the sequence numbers.
+const TAG_SEQUENCES: u8 = 2;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -75,13 +82,15 @@ pub(super) struct Device {
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
     pub queued_ms: i64,
     /// Sequence numbers seen since the device restarted.
-    pub sequences: SequenceSet,
+    pub sequences: DeviceSequences,
     /// Hash of the last `boot` that the device sent.
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// Its last messages with the RETAIN flag; `None` before the first one.
+    pub retained: Option<Box<RetainedHistory>>,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -106,10 +115,11 @@ impl Device {
             passed_ms: NONE_MS,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
-            sequences: SequenceSet::default(),
+            sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
+            retained: None,
             series: Vec::new(),
         }
     }
@@ -175,7 +185,7 @@ impl Device {
         if defects::is(Defect::ForgetSequences) {
             <SequenceSet>::default().encode(out)
         } else {
-            self.sequences.encode(out)
+            self.sequences.seen.encode(out)
         }
         out.push(u8::from(self.boot.is_some()));
         if let Some(boot) = self.boot {
@@ -194,7 +204,11 @@ impl Device {
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
         if self.passed_ms != NONE_MS {
-            put_field(FIELD_PASSED, out, |out| put_i64(self.passed_ms, out));
+            put_field(TAG_PASSED, out, |out| put_i64(self.passed_ms, out));
+        }
+        put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
+        if let Some(retained) = &self.retained {
+            put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
         end_fields(out);
     }
@@ -220,12 +234,17 @@ impl Device {
 
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
-        read_fields(reader, |tag, field| {
-            match tag {
-                FIELD_PASSED => self.passed_ms = field.i64()?,
-                _ => return Err(UNKNOWN_FIELD),
+        read_fields(reader, |tag, field| match tag {
+            TAG_SEQUENCES => self.sequences.decode_memory(field),
+            TAG_RETAINED => {
+                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
             }
-            Ok(())
+            TAG_PASSED => {
+                self.passed_ms = field.i64()?;
+                Ok(())
+            }
+            _ => Err(UNKNOWN_FIELD),
         })
     }
 
@@ -241,7 +260,7 @@ impl Device {
             device.last_awake_ms,
             device.closed_ms,
         ] = reader.words()?.map(u64::cast_signed);
-        device.sequences = SequenceSet::decode(reader)?;
+        device.sequences.seen = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
             1 => Some(reader.u64_le()?),
@@ -337,7 +356,8 @@ mod tests {
         device.boot = Some(7);
         device.introduced_by = RecordedUser::Named("u".into());
         device.first_seen_ms = -3;
-        device.sequences.insert(4);
+        device.sequences.seen.insert(4);
+        device.sequences.count_invalid();
         device.closed_ms = 77;
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;

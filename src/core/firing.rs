@@ -10,10 +10,11 @@
 //! Windows that fire together do so in order of (end, device, metric), so that sequence numbers do not depend on hash
 //! maps or on the order of slots.
 
+use crate::core::clocks::GlobalScope;
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowResult};
-use crate::core::settings::WatermarkScope;
+use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::is_late;
 
@@ -25,20 +26,58 @@ impl Device {
 }
 
 impl Operator {
-    /// The watermark of a device, under scope `device`, with the silence so far.
+    /// The watermark of a device, under scope `device`, with the time that passed since its last message.
     pub(super) fn settled_watermark_ms(&self, device: &Device) -> i64 {
-        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return device.watermark_ms };
+        // At the time of its last message the watermark is settled; what the message brought moves it when it is done.
+        if device.last_arrival_ms >= self.clocks.journal.now_ms {
+            return device.watermark_ms;
+        }
+        let passed_ms = self.passed_watermark_ms(device.watermark_ms, device.newest_ms);
         if !device.has_open_windows() {
-            return device.watermark_ms;
+            return passed_ms;
         }
-        let silence_ms = self.silence_ms(device.last_arrival_ms);
-        // Without silence nothing is added: the readings move the watermark once their message is done.
-        if silence_ms < idle_timeout_ms.max(1) {
-            return device.watermark_ms;
+        match self.counted_silence_ms(device.last_arrival_ms) {
+            Some(silence_ms) => {
+                let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);
+                passed_ms.max(self.silent_watermark_ms(device.newest_ms, silence_ms, newest_end_ms))
+            }
+            None => passed_ms,
         }
-        let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);
+    }
+
+    /// The largest watermark at this time; none with `window.backlog` off.
+    #[inline]
+    fn watermark_cap_ms(&self) -> i64 {
+        let Settings { backlog, out_of_orderness_ms, .. } = self.settings.current;
+        if backlog { watermark::cap(self.clocks.journal.now_ms, out_of_orderness_ms) } else { i64::MAX }
+    }
+
+    /// The watermark of a source whose readings reach to `newest_ms`. It is `watermark_ms`, unless the cap held it back and
+    /// time has passed since.
+    fn passed_watermark_ms(&self, watermark_ms: i64, newest_ms: i64) -> i64 {
+        let Settings { backlog, out_of_orderness_ms, .. } = self.settings.current;
+        if !backlog {
+            return watermark_ms;
+        }
+        watermark_ms.max(watermark::after(newest_ms, out_of_orderness_ms).min(self.watermark_cap_ms()))
+    }
+
+    /// The watermark of a source that was silent, with open windows that end at `newest_end_ms` or before.
+    fn silent_watermark_ms(&self, newest_ms: i64, silence_ms: i64, newest_end_ms: i64) -> i64 {
         let bound_ms = self.settings.current.out_of_orderness_ms;
-        device.watermark_ms.max(watermark::after_silence(device.newest_ms, silence_ms, bound_ms, newest_end_ms))
+        watermark::after_silence(newest_ms, silence_ms, bound_ms, newest_end_ms).min(self.watermark_cap_ms())
+    }
+
+    /// The silence since `last_arrival_ms`, if it is long enough to count.
+    fn counted_silence_ms(&self, last_arrival_ms: i64) -> Option<i64> {
+        let silence_ms = self.silence_ms(last_arrival_ms);
+        // Without silence nothing is added: the readings move the watermark once their message is done.
+        self.settings.current.idle_timeout_ms.filter(|&timeout_ms| silence_ms >= timeout_ms.max(1)).map(|_| silence_ms)
+    }
+
+    /// Whether the passing of time alone moves watermarks.
+    fn time_moves_watermarks(&self) -> bool {
+        self.settings.current.idle_timeout_ms.is_some() || self.settings.current.backlog
     }
 
     fn silence_ms(&self, last_arrival_ms: i64) -> i64 {
@@ -48,7 +87,7 @@ impl Operator {
     /// Lets the silence so far move the watermarks of all devices, under scope `device`. This makes no window due: those
     /// due by silence have fired at the start of the batch.
     pub(super) fn settle_all(&mut self) {
-        if !self.per_device() || self.settings.current.idle_timeout_ms.is_none() || self.series.open_windows == 0 {
+        if !self.per_device() || !self.time_moves_watermarks() || self.series.open_windows == 0 {
             return;
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
@@ -66,19 +105,24 @@ impl Operator {
         }
     }
 
-    /// Fires the windows that silence makes due at the start of a batch.
+    /// Fires the windows that the passing of time makes due at the start of a batch.
     pub(super) fn fire_idle(&mut self, out: &mut dyn Collector) {
-        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
-        if self.per_device() {
-            self.fire_idle_devices(idle_timeout_ms, out);
+        if !self.time_moves_watermarks() {
             return;
         }
-        let Some(newest_end_ms) = self.newest_open_end_ms() else { return };
-        let silence_ms = self.silence_ms(self.clocks.global.last_arrival_ms);
-        if silence_ms >= idle_timeout_ms {
-            let (newest_ms, bound_ms) = (self.clocks.global.newest_ms, self.settings.current.out_of_orderness_ms);
-            let idle_ms = watermark::after_silence(newest_ms, silence_ms, bound_ms, newest_end_ms);
-            self.clocks.global.watermark_ms = self.clocks.global.watermark_ms.max(idle_ms);
+        if self.per_device() {
+            self.fire_idle_devices(out);
+            return;
+        }
+        let GlobalScope { watermark_ms, newest_ms, last_arrival_ms, .. } = self.clocks.global;
+        let mut moved_ms = self.passed_watermark_ms(watermark_ms, newest_ms);
+        if let Some(silence_ms) = self.counted_silence_ms(last_arrival_ms)
+            && let Some(newest_end_ms) = self.newest_open_end_ms()
+        {
+            moved_ms = moved_ms.max(self.silent_watermark_ms(newest_ms, silence_ms, newest_end_ms));
+        }
+        if moved_ms > watermark_ms {
+            self.clocks.global.watermark_ms = moved_ms;
             self.fire_global(out);
         }
     }
@@ -97,7 +141,7 @@ impl Operator {
         None
     }
 
-    fn fire_idle_devices(&mut self, idle_timeout_ms: i64, out: &mut dyn Collector) {
+    fn fire_idle_devices(&mut self, out: &mut dyn Collector) {
         let mut idle = Vec::new();
         while let Some((at_ms, slot)) = self.clocks.deadlines.pop_due(self.clocks.journal.now_ms) {
             if self.devices[slot].queued_ms == at_ms {
@@ -106,34 +150,49 @@ impl Operator {
             }
         }
         for &slot in &idle {
-            if self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms) <= self.clocks.journal.now_ms {
+            if self.deadline_ms(&self.devices[slot]) <= self.clocks.journal.now_ms {
                 self.settle(slot);
                 self.collect_due(slot);
             }
         }
         self.fire_due(out);
         for slot in idle {
-            let at_ms = self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms);
+            let at_ms = self.deadline_ms(&self.devices[slot]);
             self.queue(slot, at_ms);
         }
     }
 
     /// Time at which the first open window of the device fires if the device stays silent.
-    fn idle_deadline_ms(&self, device: &Device, idle_timeout_ms: i64) -> i64 {
+    fn deadline_ms(&self, device: &Device) -> i64 {
         if !device.has_open_windows() {
             return NEVER_MS;
         }
-        let bound_ms = self.settings.current.out_of_orderness_ms;
-        let silence_ms = watermark::silence_to_fire(idle_timeout_ms, device.newest_ms, bound_ms, device.first_end_ms);
-        device.last_arrival_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
+        let Settings { idle_timeout_ms, out_of_orderness_ms: bound_ms, backlog, .. } = self.settings.current;
+        let (newest_ms, first_end_ms) = (device.newest_ms, device.first_end_ms);
+        let by_silence_ms = idle_timeout_ms.map_or(NEVER_MS, |timeout_ms| {
+            let silence_ms = watermark::silence_to_fire(timeout_ms, newest_ms, bound_ms, first_end_ms);
+            device.last_arrival_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
+        });
+        if !backlog {
+            return by_silence_ms;
+        }
+        let uncapped_ms = watermark::uncapped_at(first_end_ms, bound_ms);
+        let is_held_back = watermark::after(newest_ms, bound_ms) >= first_end_ms.saturating_sub(1);
+        if is_held_back { uncapped_ms } else { uncapped_ms.max(by_silence_ms) }
     }
 
-    /// Queues a device with open windows for the earliest time at which its silence can matter.
+    /// Queues a device with open windows for the earliest time at which the passing of time can matter.
     #[inline]
     pub(super) fn queue_if_open(&mut self, slot: Slot) {
-        let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
-        let at_ms = self.clocks.journal.now_ms.saturating_add(idle_timeout_ms);
+        let now_ms = self.clocks.journal.now_ms;
         let device = &self.devices[slot];
+        let at_ms = if self.settings.current.backlog && device.newest_ms > now_ms {
+            // The cap may hold back windows that are due.
+            self.deadline_ms(device)
+        } else {
+            let Some(idle_timeout_ms) = self.settings.current.idle_timeout_ms else { return };
+            now_ms.saturating_add(idle_timeout_ms)
+        };
         if device.has_open_windows() && at_ms < device.queued_ms {
             self.queue(slot, at_ms);
         }
@@ -157,8 +216,8 @@ impl Operator {
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
         for slot in slots {
             self.devices[slot].queued_ms = NEVER_MS;
-            if let (true, Some(idle_timeout_ms)) = (self.per_device(), self.settings.current.idle_timeout_ms) {
-                let at_ms = self.idle_deadline_ms(&self.devices[slot], idle_timeout_ms);
+            if self.per_device() && self.time_moves_watermarks() {
+                let at_ms = self.deadline_ms(&self.devices[slot]);
                 self.queue(slot, at_ms);
             }
         }
@@ -177,16 +236,18 @@ impl Operator {
             }
         } else if !moved.is_empty() {
             let after_ms = watermark::after(self.clocks.global.newest_ms, self.settings.current.out_of_orderness_ms);
-            self.clocks.global.watermark_ms = self.clocks.global.watermark_ms.max(after_ms);
+            self.clocks.global.watermark_ms =
+                self.clocks.global.watermark_ms.max(after_ms.min(self.watermark_cap_ms()));
             self.fire_global(out);
         }
     }
 
     #[inline]
     fn advance_device(&mut self, slot: Slot) {
+        let cap_ms = self.watermark_cap_ms();
         let device = &mut self.devices[slot];
         let after_ms = watermark::after(device.newest_ms, self.settings.current.out_of_orderness_ms);
-        device.watermark_ms = device.watermark_ms.max(after_ms);
+        device.watermark_ms = device.watermark_ms.max(after_ms.min(cap_ms));
         if device.first_end_ms.saturating_sub(1) <= device.watermark_ms {
             self.collect_due(slot);
         }

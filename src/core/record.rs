@@ -12,8 +12,8 @@
 //! ```
 //! Integers are little-endian. Flags of a publish: bits 0–1 QoS, bit 2 DUP, bit 3 retain, bit 4 "client, topic, device
 //! and user are those of the previous publish in this batch" (they are then left out), bit 5 "the device follows" (the
-//! only one that the client may speak for), bit 6 "the user follows" (without it, the client is anonymous). Bits 5 and 6
-//! are never set together with bit 4. The packet id is there when the QoS is above 0. The payload goes to the end of the
+//! only one that the client may speak for), bit 6 "the user follows" (without it, the client is anonymous), bit 7 "the
+//! message repeats what is retained on its topic", only together with bit 3. Bits 5 and 6 are never set together with bit 4. The packet id is there when the QoS is above 0. The payload goes to the end of the
 //! record. The arrival time is that of the batch.
 //!
 //! A replay processes stored errors of one message again. It holds the journal position of the rejected record, the time
@@ -39,6 +39,7 @@ const FLAG_RETAIN: u8 = 0b0000_1000;
 const FLAG_SAME_ORIGIN: u8 = 0b0001_0000;
 const FLAG_OWN_DEVICE: u8 = 0b0010_0000;
 const FLAG_USER: u8 = 0b0100_0000;
+const FLAG_REPEATS_RETAINED: u8 = 0b1000_0000;
 
 const REPLAY_WHOLE: u8 = 0b0000_0001;
 const REPLAY_OWN_DEVICE: u8 = 0b0000_0010;
@@ -65,6 +66,9 @@ pub struct PublishRecord<'a> {
     pub dup: bool,
     /// The RETAIN flag.
     pub retain: bool,
+    /// Whether the message, which has the RETAIN flag, came soon after the CONNECT of its client, and its payload is the one
+    /// that was retained on its topic.
+    pub repeats_retained: bool,
     /// Payload of the message.
     pub payload: &'a [u8],
 }
@@ -191,6 +195,7 @@ pub fn encode_publish(publish: &PublishRecord<'_>, same_origin: bool, out: &mut 
     }
     if publish.retain {
         flags |= FLAG_RETAIN;
+        flags |= if publish.repeats_retained { FLAG_REPEATS_RETAINED } else { 0 };
     }
     if same_origin {
         flags |= FLAG_SAME_ORIGIN;
@@ -297,8 +302,9 @@ impl<'a> RecordDecoder<'a> {
         let flags = reader.u8()?;
         let qos = flags & FLAG_QOS;
         let same_origin = flags & FLAG_SAME_ORIGIN != 0;
-        let known = FLAG_QOS | FLAG_DUP | FLAG_RETAIN | FLAG_SAME_ORIGIN | FLAG_OWN_DEVICE | FLAG_USER;
-        if qos > 2 || flags & !known != 0 || same_origin && flags & (FLAG_OWN_DEVICE | FLAG_USER) != 0 {
+        let is_repeat = flags & FLAG_REPEATS_RETAINED != 0;
+        if qos > 2 || is_repeat && flags & FLAG_RETAIN == 0 || same_origin && flags & (FLAG_OWN_DEVICE | FLAG_USER) != 0
+        {
             return Err(DecodeError::Content("unknown flags"));
         }
         let packet_id = if qos > 0 { reader.u16_le()? } else { 0 };
@@ -318,6 +324,7 @@ impl<'a> RecordDecoder<'a> {
             qos,
             dup: flags & FLAG_DUP != 0,
             retain: flags & FLAG_RETAIN != 0,
+            repeats_retained: is_repeat,
             payload: reader.rest(),
         };
         Ok(Record::Publish(publish, same_origin))
@@ -361,6 +368,7 @@ mod tests {
             qos: 1,
             dup: true,
             retain: false,
+            repeats_retained: false,
             payload,
         }
     }
@@ -497,6 +505,22 @@ mod tests {
         encode_replay(&named, &mut bytes);
         assert_eq!(RecordDecoder::default().decode(&bytes), Ok(Record::Replay(named)));
         assert_eq!(bytes[1], 4);
+    }
+
+    /// Flags and their bytes as released.
+    #[test]
+    fn a_repeated_retained_message_says_so() {
+        let retained = PublishRecord { retain: true, dup: false, topic: "t", payload: b"p", ..publish(b"") };
+        let repeated = PublishRecord { repeats_retained: true, ..retained };
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        encode_publish(&retained, false, &mut first);
+        encode_publish(&repeated, true, &mut second);
+        assert_eq!(second, b"\x01\x99\x07\0p");
+        let mut decoder = RecordDecoder::default();
+        assert_eq!(decoder.decode(&first), Ok(Record::Publish(retained, false)));
+        assert_eq!(decoder.decode(&second), Ok(Record::Publish(repeated, true)));
+        let without = [&[KIND_PUBLISH, second[1] & !FLAG_RETAIN], &second[2..]].concat();
+        assert!(decoder.decode(&without).is_err(), "a repetition without RETAIN");
     }
 
     /// Kind 6 as released.

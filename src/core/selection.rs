@@ -101,6 +101,7 @@ mod tests {
                 qos: 0,
                 dup: false,
                 retain: false,
+                repeats_retained: false,
                 payload: br#"{"metric":"m","value":1}"#,
             };
             let mut bytes = Vec::new();

@@ -23,6 +23,40 @@ pub enum TimestampUnit {
     Ns,
 }
 
+/// Width of the counters from which devices take their sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum SequenceBits {
+    /// Told by the numbers: one close to 0 behind one close to the largest number of 8, 16 or 32 bits is a wrap.
+    #[serde(rename = "auto")]
+    Auto,
+    /// 0 to 255.
+    #[serde(rename = "8")]
+    Bits8,
+    /// 0 to 65,535.
+    #[serde(rename = "16")]
+    Bits16,
+    /// 0 to 4,294,967,295.
+    #[serde(rename = "32")]
+    Bits32,
+    /// The numbers do not wrap.
+    #[default]
+    #[serde(rename = "64")]
+    Bits64,
+}
+
+impl SequenceBits {
+    /// The largest number.
+    #[inline]
+    pub fn largest(self) -> u64 {
+        match self {
+            Self::Bits8 => u64::from(u8::MAX),
+            Self::Bits16 => u64::from(u16::MAX),
+            Self::Bits32 => u64::from(u32::MAX),
+            Self::Auto | Self::Bits64 => u64::MAX,
+        }
+    }
+}
+
 /// Whose event time closes windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +101,10 @@ pub struct Settings {
     pub timestamp_unit: TimestampUnit,
     /// Whether a string that is a number is accepted as value.
     pub numeric_strings: bool,
+    /// Width of the counters from which devices take their sequence numbers. Versions that did not record it let no number
+    /// wrap.
+    #[serde(default)]
+    pub sequence_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
     /// Event times further ahead of the arrival than this are rejected; `None`: no limit.
@@ -89,6 +127,16 @@ pub struct Settings {
     pub allowed_lateness_ms: i64,
     /// Silence after which the clock of a device is assumed to have gone on; `None`: never.
     pub idle_timeout_ms: Option<i64>,
+    /// Whether readings behind the watermark are counted where their window has never fired, and no watermark is ahead of
+    /// the arrival. Without it the rules are those of Flink.
+    #[serde(default)]
+    pub backlog: bool,
+    /// Largest number of windows that the backlog of one device holds, where there is room for so many.
+    #[serde(default)]
+    pub max_backlog_windows_per_device: usize,
+    /// Number of windows that the backlogs of all devices share.
+    #[serde(default)]
+    pub max_backlog_windows: usize,
     /// Largest number of devices.
     pub max_devices: usize,
     /// Largest number of devices that one user introduced; `None`: no limit.
@@ -151,6 +199,7 @@ impl Default for Settings {
             error_topics: vec!["devices/+/errors".into()],
             timestamp_unit: TimestampUnit::Auto,
             numeric_strings: false,
+            sequence_bits: SequenceBits::Auto,
             max_readings_per_message: 1024,
             max_future_ms: Some(300_000),
             max_age_ms: Some(7 * 86_400_000),
@@ -162,6 +211,9 @@ impl Default for Settings {
             out_of_orderness_ms: 2_000,
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
+            backlog: true,
+            max_backlog_windows_per_device: 1_024,
+            max_backlog_windows: 262_144,
             max_devices: 100_000,
             max_devices_per_user: Some(50_000),
             max_new_devices_per_hour: Some(20_000),

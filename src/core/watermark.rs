@@ -16,6 +16,19 @@ pub(super) fn after_silence(newest_ms: i64, silence_ms: i64, out_of_orderness_ms
     after(newest_ms.saturating_add(silence_ms), out_of_orderness_ms).min(newest_end_ms.saturating_sub(1))
 }
 
+/// The largest watermark at `now_ms`: none is ahead of the arrival, so that one event time in the future makes no reading of
+/// the present late.
+#[inline]
+pub(super) fn cap(now_ms: i64, out_of_orderness_ms: i64) -> i64 {
+    after(now_ms, out_of_orderness_ms)
+}
+
+/// When a window that ends at `end_ms` may fire under [`cap`].
+#[inline]
+pub(super) fn uncapped_at(end_ms: i64, out_of_orderness_ms: i64) -> i64 {
+    end_ms.saturating_add(out_of_orderness_ms)
+}
+
 /// The silence, at least `idle_timeout_ms`, after which the window that ends first fires.
 pub(super) fn silence_to_fire(
     idle_timeout_ms: i64,
@@ -49,6 +62,12 @@ mod tests {
         assert_eq!(after_silence(1000, silence, 2000, 10_000), 4999);
         assert_eq!(after_silence(1000, silence - 1, 2000, 10_000), 4998);
         assert_eq!(silence_to_fire(10_000, 1000, 2000, 5000), 10_000);
+    }
+
+    #[test]
+    fn a_window_may_fire_when_the_cap_reaches_it() {
+        let at_ms = uncapped_at(5000, 2000);
+        assert_eq!((cap(at_ms - 1, 2000), cap(at_ms, 2000)), (4998, 4999));
     }
 
     #[test]

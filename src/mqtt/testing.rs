@@ -266,7 +266,8 @@ impl IngestJournal for TestJournal {
     }
 }
 
-/// The records as `client topic qos/id payload`; an origin taken from the record before is marked with `=`.
+/// The records as `client topic qos/id payload`; an origin taken from the record before is marked with `=`, a message that
+/// repeats what is retained with `again`.
 pub(crate) fn describe(records: &Records) -> Vec<String> {
     let mut decoder = RecordDecoder::default();
     let described = records.iter().map(|record| match decoder.decode(record).unwrap() {
@@ -274,8 +275,9 @@ pub(crate) fn describe(records: &Records) -> Vec<String> {
             let mark = if same_origin { "=" } else { "" };
             let payload = String::from_utf8_lossy(publish.payload);
             let own = publish.own_device.map(|device| format!("({device})")).unwrap_or_default();
+            let again = if publish.repeats_retained { " again" } else { "" };
             let record::PublishRecord { client_id, topic, qos, packet_id, .. } = publish;
-            format!("{mark}{client_id}{own} {topic} {qos}/{packet_id} {payload}")
+            format!("{mark}{client_id}{own} {topic} {qos}/{packet_id} {payload}{again}")
         }
         Record::Tick => "tick".into(),
         Record::Resumed => "resumed".into(),

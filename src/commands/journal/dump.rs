@@ -54,6 +54,9 @@ struct PublishContent<'a> {
     packet_id: u16,
     dup: bool,
     retain: bool,
+    /// Whether the message repeats what was retained on its topic. Left out where it does not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeats_retained: bool,
     #[serde(flatten)]
     payload: PayloadContent<'a>,
 }
@@ -165,8 +168,30 @@ impl<'a> RecordContent<'a> {
 
 impl<'a> PublishContent<'a> {
     fn of(publish: &PublishRecord<'a>) -> Self {
-        let PublishRecord { client_id, topic, own_device, user, packet_id, qos, dup, retain, payload } = *publish;
-        Self { client_id, topic, own_device, user, qos, packet_id, dup, retain, payload: PayloadContent::of(payload) }
+        let PublishRecord {
+            client_id,
+            topic,
+            own_device,
+            user,
+            packet_id,
+            qos,
+            dup,
+            retain,
+            repeats_retained,
+            payload,
+        } = *publish;
+        Self {
+            client_id,
+            topic,
+            own_device,
+            user,
+            qos,
+            packet_id,
+            dup,
+            retain,
+            repeats_retained,
+            payload: PayloadContent::of(payload),
+        }
     }
 }
 
@@ -216,6 +241,7 @@ mod tests {
                 qos: 1,
                 dup: false,
                 retain: true,
+                repeats_retained: false,
                 payload,
             };
             let content = RecordContent::of(&Record::Publish(publish, false));

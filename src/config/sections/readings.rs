@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::units::{DAY_MS, MIB};
-use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, Settings, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub struct IngestConfig {
     pub timestamp_unit: TimestampUnit,
     /// Whether a string that holds a number counts as a value.
     pub numeric_strings: bool,
+    /// Width of the counters from which devices take their sequence numbers.
+    pub seq_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
 }
@@ -54,6 +56,8 @@ pub struct WindowConfig {
     /// Time without data after which a device's clock is assumed to have gone on, so that its last windows close; `None`:
     /// they wait for the next reading.
     pub idle_timeout_ms: Option<i64>,
+    /// Whether readings that a device stored while it was away are counted although its live data has passed them.
+    pub backlog: bool,
 }
 
 /// Limits of the operator's state, and of what clients hold before they log in.
@@ -67,6 +71,10 @@ pub struct LimitsConfig {
     pub new_devices_per_hour: Option<usize>,
     /// Largest number of metrics of one device.
     pub metrics_per_device: usize,
+    /// Largest number of windows that the backlog of one device holds.
+    pub backlog_windows_per_device: usize,
+    /// Number of windows that the backlogs of all devices share.
+    pub backlog_windows: usize,
     /// Largest memory of all connections that have not logged in.
     pub pending_bytes: usize,
 }
@@ -79,6 +87,7 @@ impl Default for IngestConfig {
             error_topics: settings.error_topics,
             timestamp_unit: settings.timestamp_unit,
             numeric_strings: settings.numeric_strings,
+            seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,
         }
     }
@@ -109,6 +118,7 @@ impl Default for WindowConfig {
             out_of_orderness_ms: 2_000,
             allowed_lateness_ms: 30_000,
             idle_timeout_ms: Some(10_000),
+            backlog: true,
         }
     }
 }
@@ -127,6 +137,8 @@ impl Default for LimitsConfig {
             devices_share: 0.5,
             new_devices_per_hour: Some(20_000),
             metrics_per_device: 256,
+            backlog_windows_per_device: 1_024,
+            backlog_windows: 262_144,
             pending_bytes: 8 * MIB as usize,
         }
     }

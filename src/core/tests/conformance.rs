@@ -32,6 +32,7 @@ fn settings(case: &str) -> Settings {
         out_of_orderness_ms: params["out_of_orderness_ms"].as_i64().unwrap(),
         allowed_lateness_ms: params["allowed_lateness_ms"].as_i64().unwrap(),
         idle_timeout_ms: None,
+        backlog: false,
         device_ttl_ms: None,
         ..Settings::default()
     }

@@ -1,6 +1,6 @@
 //! Windows and watermarks by event time.
 
-use super::{Effect, Input, OperatorHarness, T0, reading};
+use super::{Effect, Input, OperatorHarness, T0, flink, reading};
 use crate::core::settings::{Settings, WatermarkScope};
 
 fn a(offset_ms: i64, value: f64) -> Input {
@@ -12,12 +12,12 @@ fn b(offset_ms: i64, value: f64) -> Input {
 }
 
 fn global() -> Settings {
-    Settings { watermark: WatermarkScope::Global, ..Settings::default() }
+    Settings { watermark: WatermarkScope::Global, ..flink() }
 }
 
 #[test]
 fn a_window_fires_when_the_watermark_reaches_its_end() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), a(4_999, 2.0), a(6_999, 4.0)], &[]);
     assert!(bench.operator.has_open_windows());
     bench.check(T0, &[a(7_000, 8.0)], &["a/m@0#0=3.0"]);
@@ -26,7 +26,7 @@ fn a_window_fires_when_the_watermark_reaches_its_end() {
 
 #[test]
 fn a_reading_is_judged_by_the_watermark_before_it() {
-    let settings = Settings { allowed_lateness_ms: 3_000, ..Settings::default() };
+    let settings = Settings { allowed_lateness_ms: 3_000, ..flink() };
     let mut bench = OperatorHarness::new(settings);
     bench.check(T0, &[a(0, 1.0), a(9_999, 2.0)], &["a/m@0#0=1.0"]);
     bench.check(T0, &[a(4_999, 4.0)], &["a/m@0#1=5.0"]);
@@ -35,7 +35,7 @@ fn a_reading_is_judged_by_the_watermark_before_it() {
 
 #[test]
 fn devices_do_not_disturb_each_other() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), b(200_000, 2.0), a(1, 1.0)], &[]);
     bench.check(T0, &[a(7_000, 1.0)], &["a/m@0#0=2.0"]);
 }
@@ -50,14 +50,14 @@ fn under_scope_global_they_share_one_watermark() {
 
 #[test]
 fn a_message_is_one_step_of_the_watermark() {
-    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..flink() });
     let backlog = format!("[{},{},{},{}]", reading(60_000, 1.0), reading(0, 2.0), reading(5_000, 4.0), reading(1, 8.0));
     bench.check(T0, &[Input::telemetry("a", backlog)], &["a/m@0#0=10.0", "a/m@5000#0=4.0"]);
 }
 
 #[test]
 fn a_message_of_several_devices_fires_in_order() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     let element = |device: &str, metric: &str, offset: i64| {
         format!(r#"{{"device_id":"{device}","metric":"{metric}","value":1,"timestamp":{}}}"#, T0 + offset)
     };
@@ -75,7 +75,7 @@ fn a_message_of_several_devices_fires_in_order() {
 
 #[test]
 fn late_firings_are_coalesced_at_the_end_of_the_batch() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0), a(20_000, 1.0)], &["a/m@0#0=1.0"]);
     bench.check(
         T0,
@@ -86,7 +86,7 @@ fn late_firings_are_coalesced_at_the_end_of_the_batch() {
 
 #[test]
 fn a_correction_names_what_it_supersedes() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.apply(T0, &[a(0, 1.0), a(20_000, 1.0)]);
     bench.apply(T0, &[a(0, 1.0)]);
     let effects = bench.apply(T0, &[a(0, 1.0)]);
@@ -98,7 +98,7 @@ fn a_correction_names_what_it_supersedes() {
 
 #[test]
 fn expired_windows_are_dropped_but_for_the_last() {
-    for settings in [Settings::default(), global()] {
+    for settings in [flink(), global()] {
         let mut bench = OperatorHarness::new(settings);
         for step in 0..100 {
             bench.apply(T0, &[a(step * 1_000, 1.0)]);
@@ -123,7 +123,7 @@ fn under_scope_global_windows_of_silent_devices_expire_too() {
 
 #[test]
 fn readings_without_timestamp_count_at_their_arrival() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     let bare = Input::telemetry("a", r#"{"metric":"m","value":1}"#);
     bench.check(T0 + 4_999, std::slice::from_ref(&bare), &[]);
     bench.check(T0 + 7_000, &[bare], &["a/m@0#0=1.0"]);
@@ -131,7 +131,7 @@ fn readings_without_timestamp_count_at_their_arrival() {
 
 #[test]
 fn an_overflowing_aggregate_is_null() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     let effects = bench.apply(T0, &[a(0, f64::MAX), a(0, f64::MAX), a(60_000, 0.0)]);
     let [Effect::Window { json, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(json["sum"], serde_json::Value::Null);
@@ -140,7 +140,7 @@ fn an_overflowing_aggregate_is_null() {
 
 #[test]
 fn closing_fires_all_open_windows_in_order() {
-    for settings in [Settings::default(), global()] {
+    for settings in [flink(), global()] {
         let mut bench = OperatorHarness::new(settings);
         bench.check(T0, &[b(0, 1.0), a(5_000, 2.0), b(5_001, 4.0), a(0, 8.0)], &[]);
         bench.operator.close_all(&mut bench.effects);
@@ -154,7 +154,7 @@ fn closing_fires_all_open_windows_in_order() {
 
 #[test]
 fn years_at_the_edges() {
-    let unlimited = Settings { max_future_ms: None, max_age_ms: None, ..Settings::default() };
+    let unlimited = Settings { max_future_ms: None, max_age_ms: None, ..flink() };
     let mut bench = OperatorHarness::new(unlimited);
     let at = |time: &str| Input::telemetry("a", format!(r#"{{"metric":"m","value":1,"timestamp":{time}}}"#));
     bench.apply(T0, &[at("-377705116800000000000")]);
@@ -165,7 +165,7 @@ fn years_at_the_edges() {
 
 #[test]
 fn a_record_of_another_format_is_an_error() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     let records = [&[1u8, 0x80][..]];
     assert!(bench.operator.apply(0, T0, records.into_iter(), &mut bench.effects).is_err());
 }

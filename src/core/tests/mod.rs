@@ -1,14 +1,17 @@
 //! Tests of the operator as a whole.
 
+mod ahead;
 mod conformance;
 mod events;
 mod idleness;
 mod model;
+mod model_numbers;
 mod own_device;
 mod properties;
 mod reasons;
 mod reconfigure;
 mod replays;
+mod retained;
 mod set_back;
 mod snapshots;
 mod state;
@@ -116,6 +119,7 @@ impl Input {
                     qos: *qos,
                     dup: *dup,
                     retain: false,
+                    repeats_retained: false,
                     payload,
                 };
                 record::encode_publish(&publish, same, &mut bytes);
@@ -202,6 +206,12 @@ fn brief(effect: &Effect) -> String {
             format!("{} {}/{} {}", name("reason"), name("device_id"), name("metric"), json["index"])
         }
     }
+}
+
+/// The defaults with the rules of Flink: no backlogs, and watermarks that follow event times however far they are ahead of
+/// the arrival.
+fn flink() -> Settings {
+    Settings { backlog: false, ..Settings::default() }
 }
 
 /// The payload of one reading of metric `m`, `offset_ms` after [`T0`].

@@ -14,6 +14,7 @@ fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
         qos: 1,
         dup: false,
         retain: false,
+        repeats_retained: false,
         payload: payload.as_bytes(),
     };
     let mut bytes = Vec::new();

@@ -1,6 +1,6 @@
 //! Lifetime of devices, sizes of the state, and questions about it.
 
-use super::{Input, OperatorHarness, T0, numbered, reading};
+use super::{Input, OperatorHarness, T0, flink, numbered, reading};
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
 use crate::core::totals::Sizes;
@@ -13,14 +13,14 @@ fn a(offset_ms: i64, value: f64) -> Input {
 
 #[test]
 fn silent_devices_are_forgotten() {
-    let settings = Settings { idle_timeout_ms: None, device_ttl_ms: Some(30 * DAY_MS), ..Settings::default() };
+    let settings = Settings { idle_timeout_ms: None, device_ttl_ms: Some(30 * DAY_MS), ..flink() };
     let mut bench = OperatorHarness::new(settings);
     bench.check(T0, &[a(0, 1.0), Input::telemetry("b", reading(0, 2.0))], &[]);
     bench.check(T0 + 15 * DAY_MS, &[Input::Tick], &[]);
     bench.check(T0 + 29 * DAY_MS, &[Input::telemetry("b", reading(29 * DAY_MS, 4.0))], &["b/m@0#0=2.0"]);
     let effects = &["a/m@0#0=1.0"];
     bench.check(T0 + 30 * DAY_MS, &[Input::Tick], effects);
-    let sizes = Sizes { devices: 1, series: 1, open_windows: 1, windows: 2, clients: 1 };
+    let sizes = Sizes { devices: 1, series: 1, open_windows: 1, windows: 2, clients: 1, extra_digests: 0 };
     assert_eq!(bench.operator.sizes(), sizes);
     assert_eq!(bench.operator.totals().devices_expired, 1);
     assert!(bench.operator.device("a").is_none());
@@ -28,7 +28,7 @@ fn silent_devices_are_forgotten() {
 
 #[test]
 fn a_jump_of_the_clock_forgets_nobody() {
-    let mut bench = OperatorHarness::new(Settings { max_age_ms: None, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { max_age_ms: None, ..flink() });
     bench.check(T0, &[Input::telemetry("a", numbered(1, 0, 1.0))], &[]);
     bench.apply(T0 + 3_650 * DAY_MS, &[Input::telemetry("a", numbered(1, 0, 1.0))]);
     assert_eq!(bench.operator.totals().rejected[Reason::Duplicate as usize], 1);
@@ -37,7 +37,7 @@ fn a_jump_of_the_clock_forgets_nobody() {
 
 #[test]
 fn being_down_is_not_silence() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     bench.check(T0, &[a(0, 1.0)], &[]);
     bench.check(T0 + 60 * DAY_MS, &[Input::Resumed], &[]);
     assert_eq!(bench.operator.sizes().devices, 1);
@@ -50,7 +50,7 @@ fn being_down_is_not_silence() {
 
 #[test]
 fn rejected_readings_create_the_device_while_there_is_room() {
-    let mut bench = OperatorHarness::new(Settings { max_devices: 1, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { max_devices: 1, ..flink() });
     bench.check(T0, &[Input::telemetry("a", r#"{"seq":4}"#)], &["missing_field a/- 0"]);
     bench.check(T0, &[Input::telemetry("b", r#"{"seq":4}"#)], &["missing_field b/- 0"]);
     bench.check(T0, &[Input::telemetry("b", numbered(4, 0, 1.0))], &["too_many_devices b/m 0"]);
@@ -65,7 +65,7 @@ fn rejected_readings_create_the_device_while_there_is_room() {
 
 #[test]
 fn devices_are_listed_in_order() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     for device in ["c", "a", "b"] {
         bench.apply(T0 + 100, &[Input::telemetry(device, numbered(1, 40, 1.0))]);
     }
@@ -82,7 +82,7 @@ fn devices_are_listed_in_order() {
 
 #[test]
 fn last_windows_are_the_newest_fired() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     let metrics =
         |offset: i64| Input::telemetry("a", format!(r#"{{"timestamp":{},"metrics":{{"y":1,"x":2}}}}"#, T0 + offset));
     bench.apply(T0, &[metrics(0), metrics(5_000), metrics(12_000)]);
@@ -107,7 +107,7 @@ fn the_operator_can_move_to_another_thread() {
 
 #[test]
 fn merged_sequence_ranges_are_counted() {
-    let mut bench = OperatorHarness::new(Settings::default());
+    let mut bench = OperatorHarness::new(flink());
     for seq in 0..260 {
         bench.apply(T0, &[Input::telemetry("a", numbered(seq * 2, 0, 1.0))]);
     }

@@ -7,7 +7,7 @@ fn settings() -> Settings {
     let tenant = |prefix: &str, max_devices| TenantSettings { prefix: prefix.into(), max_devices };
     let tenants = vec![tenant("acme/", Some(2)), tenant("site/b/", None)];
     let telemetry_topics = vec!["devices/+/telemetry".into(), "readings".into()];
-    Settings { tenants, telemetry_topics, store_duplicates: true, ..Settings::default() }
+    Settings { tenants, telemetry_topics, store_duplicates: true, ..flink() }
 }
 
 fn bench() -> OperatorHarness {

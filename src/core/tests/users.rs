@@ -13,7 +13,7 @@ fn of(user: Option<&str>) -> Input {
 }
 
 fn settings() -> Settings {
-    Settings { store_duplicates: true, ..Settings::default() }
+    Settings { store_duplicates: true, ..flink() }
 }
 
 /// One user publishes, and another one sends the same message with the same client identifier and packet identifier as a

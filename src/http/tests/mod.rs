@@ -217,6 +217,7 @@ fn publish(client_id: &str, topic: &str, payload: &[u8], same_origin: bool) -> V
         qos: 1,
         dup: false,
         retain: false,
+        repeats_retained: false,
         payload,
     };
     let mut bytes = Vec::new();

@@ -21,6 +21,7 @@ mod subscriptions;
 pub(super) mod system;
 pub(super) mod traffic;
 mod trie;
+pub(super) mod unmatched;
 mod usage;
 mod wills;
 
@@ -50,6 +51,7 @@ pub(crate) use sessions::{AttachError, AttachRequest, AttachedSession};
 pub use store_health::StoreHealth;
 use storing::StoreRounds;
 use subscriptions::Subscriptions;
+pub use unmatched::{UnmatchedTopicList, UnmatchedTopicUsage};
 pub use usage::{UsageOf, UserUsage};
 use wills::Wills;
 
@@ -230,6 +232,12 @@ impl Broker {
     pub(crate) fn expire_retained(&self) {
         let now = self.timeline.now();
         lock(&self.retained).expire(now);
+    }
+
+    /// Whether a message with this payload is retained on `topic`.
+    pub(crate) fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
+        let now = self.timeline.now();
+        lock(&self.retained).has(topic, payload, now)
     }
 
     /// Keeps a `$SYS` message for later subscribers and delivers it to the present ones.

@@ -173,6 +173,12 @@ impl RetainedMessages {
         expired.len()
     }
 
+    /// Whether a message with this payload is retained on `topic`.
+    pub fn has(&self, topic: &str, payload: &[u8], now: Instant) -> bool {
+        let retained = self.messages.get(topic).map(|retained| &retained.message);
+        retained.is_some_and(|message| message.payload == payload && !message.is_expired(now))
+    }
+
     /// Number of messages.
     pub fn len(&self) -> usize {
         self.messages.len()
@@ -281,6 +287,9 @@ mod tests {
         set(&mut retained, &message("a", b"12345"));
         set(&mut retained, &message("a", b"1"));
         assert_eq!((retained.len(), retained.bytes), (1, message("a", b"1").bytes()));
+        let now = Instant::now();
+        let has = |topic, payload| retained.has(topic, payload, now);
+        assert_eq!([has("a", b"1"), has("a", b"12345"), has("b", b"1")], [true, false, false]);
         set(&mut retained, &message("a", b""));
         assert_eq!((retained.len(), retained.bytes), (0, 0));
     }

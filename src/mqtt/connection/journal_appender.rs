@@ -174,6 +174,7 @@ mod tests {
             qos: 0,
             dup: false,
             retain: false,
+            repeats_retained: false,
             payload,
         };
         let mut records = Records::default();

@@ -4,7 +4,7 @@
 //! socket, no clock and no lock: it asks a [`ProtocolContext`] about everything outside of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acks::Acks;
 use super::keep_alive::{KeepAlive, Silence};
@@ -32,6 +32,10 @@ const USER_BYTES: usize = 2 * (MAX_USER_BYTES + 2);
 /// Largest number of unreleased QoS 2 publishes of a 3.1.1 connection: MQTT 3.1.1 has no receive maximum. Each takes
 /// two bytes of memory.
 const MAX_UNRELEASED: usize = 10_000;
+
+/// Time after a client's CONNECT in which it publishes again what is retained on its topics: a bridge sends its retained messages,
+/// a device tells its state. Such a message is no reading.
+const RETAINED_REPEATS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reason code 0x87 of MQTT 5.0: not authorized.
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -108,6 +112,10 @@ pub(crate) struct Protocol {
     fresh: PacketIds,
     /// Number of QoS 2 publishes of this connection that the client has not released.
     unreleased: usize,
+    /// End of [`RETAINED_REPEATS_WITHIN`] after the CONNECT.
+    may_repeat_until: Instant,
+    /// Whether the present read is before `may_repeat_until`.
+    may_repeat: bool,
     /// QoS of the last publish that was forwarded.
     last_qos: u8,
     received: ReceivedCounts,
@@ -132,6 +140,8 @@ impl Protocol {
             acks,
             fresh: PacketIds::default(),
             unreleased: 0,
+            may_repeat_until: now + RETAINED_REPEATS_WITHIN,
+            may_repeat: true,
             last_qos: 0,
             received: ReceivedCounts::default(),
         }
@@ -198,6 +208,18 @@ impl Protocol {
     pub fn record_overhead(&self) -> usize {
         const FRAMING: usize = 16;
         self.client_id.len() + USER_BYTES + self.alias_bytes + FRAMING
+    }
+
+    /// Notes that bytes were read at `now`, and begins a new append for them.
+    pub fn begin_read(&mut self, now: Instant) {
+        self.heard(now);
+        self.may_repeat = now < self.may_repeat_until;
+        self.begin_append();
+    }
+
+    /// Notes publishes of this read on a topic that is no ingest topic.
+    pub fn end_read(&mut self, context: &impl ProtocolContext) {
+        self.topic.note_unmatched(context);
     }
 
     /// Begins a new append. Its first publish record states its origin (client, topic, own device, user): a record can refer
@@ -337,7 +359,12 @@ impl Protocol {
         let counts = if self.topic.ingest { &mut self.received.ingest } else { &mut self.received.other };
         counts[usize::from(publish.qos)] += 1;
         if self.topic.ingest {
-            self.journal(&publish, records);
+            let is_repeat =
+                publish.retain && self.may_repeat && context.is_retained(self.topic.topic(), publish.payload);
+            self.journal(&publish, is_repeat, records);
+        } else {
+            self.received.unmatched += u64::from(!self.topic.subscribers);
+            self.topic.count_unmatched(publish.payload);
         }
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
@@ -353,7 +380,7 @@ impl Protocol {
     }
 
     #[inline]
-    fn journal(&mut self, publish: &IncomingPublish<'_>, records: &mut Records) {
+    fn journal(&mut self, publish: &IncomingPublish<'_>, repeats_retained: bool, records: &mut Records) {
         self.received.ingest_bytes += publish.payload.len() as u64;
         let publish = record::PublishRecord {
             client_id: &self.client_id,
@@ -364,6 +391,7 @@ impl Protocol {
             qos: publish.qos,
             dup: publish.dup,
             retain: publish.retain,
+            repeats_retained,
             payload: publish.payload,
         };
         let same_origin = self.topic.encoded;

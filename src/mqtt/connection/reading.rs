@@ -131,8 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         out: &mut Vec<u8>,
     ) -> Result<(), CloseReason> {
         let now = self.shared.now();
-        self.protocol.heard(now);
-        self.protocol.begin_append();
+        self.protocol.begin_read(now);
         let mut taken = 0;
         let mut ended = Ok(());
         let limited = self.pace.is_some();
@@ -160,6 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
+        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
+        self.protocol.end_read(&context);
         self.shared.meters.received(&self.protocol.take_received());
         ended
     }

@@ -352,6 +352,7 @@ async fn journal_will(
         qos: 0,
         dup: false,
         retain: will.message.retain,
+        repeats_retained: false,
         payload: &will.message.payload,
     };
     let mut records = Records::default();

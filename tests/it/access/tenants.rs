@@ -76,6 +76,26 @@ fn a_tenant_reaches_its_own_topics_alone() {
     assert_eq!(own.publish("acme/weir/windows/x", "forged", 1), 0x87);
 }
 
+/// What is retained on the topic of one tenant says nothing of another's.
+#[test]
+fn each_tenants_devices_have_a_state_that_comes_again() {
+    let weir = start("", &[]);
+    for round in 0..2 {
+        for tenant in ["acme", "other"] {
+            let topic = format!("{tenant}/devices/x/telemetry");
+            let message = TestMessage::retained(&topic, r#"{"metric":"t","value":1}"#, 1);
+            client(&weir, &format!("{tenant}.site")).publish_message(&message);
+        }
+        wait_for("the messages are processed", || {
+            (weir.metric_sum("weir_messages_total") as u64 == 2 * (round + 1)).then_some(())
+        });
+        for device in ["acme%2Fx", "other%2Fx"] {
+            let found = weir.json(&format!("/api/v1/devices/{device}"));
+            assert_eq!((&found["accepted"], &found["retained_repeats"]), (&1.into(), &round.into()), "{found}");
+        }
+    }
+}
+
 #[test]
 fn wills_and_response_topics_stay_within_the_tenant() {
     let weir = start("", &[]);

@@ -255,6 +255,7 @@ fn check_case(case: &Path) {
             ("window.out_of_orderness", &ms("out_of_orderness_ms")),
             ("window.allowed_lateness", &ms("allowed_lateness_ms")),
             ("window.idle_timeout", "'off'"),
+            ("window.backlog", "'off'"),
             ("ingest.timestamp_unit", "'ms'"),
             ("validate.max_future", "'off'"),
             ("validate.max_age", "'off'"),

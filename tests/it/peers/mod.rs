@@ -1,3 +1,4 @@
 //! Programs of other projects that talk to weir or check what it ships.
 
+mod mosquitto_bridge;
 pub mod programs;

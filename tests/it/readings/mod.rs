@@ -2,4 +2,7 @@
 
 mod reasons;
 mod redelivery;
+mod retained;
+mod sequences;
+mod unmatched;
 mod windows;

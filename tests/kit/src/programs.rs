@@ -1,7 +1,7 @@
 //! Programs of other projects. `tests/run` installs them.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -16,9 +16,12 @@ use crate::wait::wait_for;
 #[track_caller]
 pub fn program(name: &str) -> Command {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).any(|directory| directory.join(name).is_file());
-    assert!(found, "{name} is not installed; run tests/run, which installs what the tests need");
-    Command::new(name)
+    // Debian has servers in a directory that is not in the path of every user.
+    let mut directories = std::env::split_paths(&paths).chain([PathBuf::from("/usr/sbin")]);
+    let found = directories.find_map(|directory| Some(directory.join(name)).filter(|path| path.is_file()));
+    Command::new(
+        found.unwrap_or_else(|| panic!("{name} is not installed; run tests/run, which installs what the tests need")),
+    )
 }
 
 #[track_caller]
@@ -49,6 +52,47 @@ pub fn python() -> PathBuf {
     let python = target().join("test-venv/bin/python");
     assert!(python.is_file(), "{} is missing; run tests/run, which installs paho-mqtt there", python.display());
     python
+}
+
+/// A Mosquitto on a port of this machine.
+pub struct Mosquitto {
+    port: u16,
+    process: ChildProcess,
+    _directory: TempDir,
+}
+
+impl Mosquitto {
+    /// Starts Mosquitto with these lines in its configuration besides the listener, and waits until it listens.
+    pub fn start(configuration: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let file = directory.path().join("mosquitto.conf");
+        fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n{configuration}\n"))
+            .expect("a file");
+        let mut command = program("mosquitto");
+        command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = ChildProcess(command.spawn().expect("it can be started"));
+        let mut mosquitto = Self { port, process, _directory: directory };
+        mosquitto.wait_listening();
+        mosquitto
+    }
+
+    fn wait_listening(&mut self) {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        wait_for("Mosquitto listens", || {
+            let ended = self.process.0.try_wait().expect("its state can be read");
+            assert!(ended.is_none(), "Mosquitto ended: {ended:?}");
+            TcpStream::connect(address).ok()
+        });
+    }
+
+    /// Publishes a message with QoS 1.
+    pub fn publish(&self, topic: &str, payload: &str, retain: bool) {
+        let mut command = program("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-t", topic, "-m", payload]);
+        succeeded(if retain { command.arg("-r") } else { &mut command });
+    }
 }
 
 /// A Prometheus that scrapes every second.

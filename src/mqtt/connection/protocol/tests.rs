@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mqtt::broker::unmatched::UnmatchedRun;
 use crate::mqtt::connection::publish_decision::PublishDecision;
 use crate::mqtt::testing::{PacketBuilder, SentPacket, client, describe, packets};
 use crate::mqtt::wire::frame::{NextFrame, OutgoingPublish};
@@ -17,6 +18,8 @@ const TOPIC: &str = "devices/a/telemetry";
 struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
+    retained: Option<(String, Vec<u8>)>,
+    unmatched: RefCell<Vec<(String, u64)>>,
     /// Decisions for single topics. Publishes on all other topics are allowed.
     decisions: Vec<(&'static str, PublishDecision)>,
     /// Number of changes of `decisions`.
@@ -46,6 +49,12 @@ impl ProtocolContext for Stub {
     }
     fn has_subscribers(&self, topic: &str) -> bool {
         self.subscriptions.iter().any(|filter| topic::matches(filter, topic))
+    }
+    fn note_unmatched(&self, topic: &str, run: UnmatchedRun) {
+        self.unmatched.borrow_mut().push((topic.to_owned(), run.count));
+    }
+    fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
+        self.retained == Some((topic.to_owned(), payload.to_owned()))
     }
     fn holds(&self, packet_id: u16) -> bool {
         self.held.contains(&packet_id)
@@ -113,6 +122,16 @@ impl ProtocolCase {
     fn publish(&mut self, topic: &str, qos: u8, packet_id: u16, payload: &str) -> Result<(), CloseReason> {
         let bytes = self.client.publish(topic, qos, packet_id, payload.as_bytes());
         self.feed(&bytes)
+    }
+
+    /// Publishes with RETAIN on [`TOPIC`] this long after the CONNECT.
+    fn retain(&mut self, after: Duration, payload: &str) {
+        self.protocol.begin_read(self.now + after);
+        let payload = payload.as_bytes();
+        let (qos, packet_id, properties) = (0, 0, &[][..]);
+        let outgoing = OutgoingPublish { dup: false, qos, retain: true, packet_id, topic: TOPIC, properties, payload };
+        let bytes = self.client.publish_with(outgoing);
+        self.feed(&bytes).unwrap();
     }
 
     fn publish_with_properties(&mut self, topic: &str, properties: &[u8], payload: &str) -> Result<(), CloseReason> {
@@ -256,6 +275,47 @@ fn subscribers_are_looked_up_when_they_change() {
     case.publish("unwanted", 1, 1, "3").unwrap();
     assert_eq!(case.events, ["forward devices/a/telemetry 0 2"]);
     assert_eq!(describe(&case.records).len(), 2, "journaled with and without subscribers");
+}
+
+#[test]
+fn what_is_retained_comes_again_within_ten_seconds_of_the_connect() {
+    for version in [ProtocolVersion::V4, ProtocolVersion::V5] {
+        let mut case = ProtocolCase::new(version);
+        let just_before = RETAINED_REPEATS_WITHIN - Duration::from_millis(1);
+        case.context.retained = Some((TOPIC.into(), b"state".to_vec()));
+        case.retain(just_before, "state");
+        case.retain(just_before, "other");
+        case.publish(TOPIC, 0, 0, "state").unwrap();
+        case.retain(RETAINED_REPEATS_WITHIN, "state");
+        let first = format!("c {TOPIC} 0/0 state again");
+        let expected = [first.as_str(), "=other", "=state", "=state"];
+        let described = describe(&case.records);
+        let is_as = |(found, wanted): (&String, &&str)| match wanted.strip_prefix('=') {
+            Some(payload) => {
+                *found == format!("c {TOPIC} 0/0 {payload}") || *found == format!("=c {TOPIC} 0/0 {payload}")
+            }
+            None => found == wanted,
+        };
+        assert!(described.iter().zip(&expected).all(is_as) && described.len() == 4, "{described:?}");
+        assert_eq!(case.events.iter().filter(|event| event.starts_with("forward")).count(), 3, "{:?}", case.events);
+    }
+}
+
+#[test]
+fn publishes_on_other_topics_are_noted_once_per_read_and_topic() {
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    case.context.subscriptions = vec!["x"];
+    for topic in ["x", "x", TOPIC, "y", "y", "y", "$SYS/broker/connection/b/state", "x"] {
+        case.publish(topic, 0, 0, "p").unwrap();
+    }
+    case.protocol.end_read(&case.context);
+    case.protocol.end_read(&case.context);
+    case.publish("x", 0, 0, "p").unwrap();
+    case.protocol.end_read(&case.context);
+    let noted = case.context.unmatched.borrow().clone();
+    assert_eq!(noted, [("x", 2), ("y", 3), ("x", 1), ("x", 1)].map(|(topic, count)| (topic.to_owned(), count)));
+    // The state of a bridge is unmatched too, since nobody subscribes to it; it is not listed.
+    assert_eq!(case.protocol.take_received().unmatched, 4);
 }
 
 #[test]

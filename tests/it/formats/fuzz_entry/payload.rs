@@ -45,6 +45,7 @@ pub fn payload(data: &[u8]) {
             qos: 1,
             dup: false,
             retain: false,
+            repeats_retained: false,
             payload: data,
         };
         let mut bytes = Vec::new();
