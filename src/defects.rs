@@ -74,6 +74,10 @@ pub enum Defect {
     CountRetainedRepeats,
     /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
     TrustRetainedMark,
+    /// Errors refer to the first error of an earlier message.
+    ReferToEarlierMessage,
+    /// Readings that share the last entry of their message are counted, and the entry is not written.
+    DropFoldedErrors,
 }
 
 impl Defect {
@@ -113,6 +117,8 @@ impl Defect {
         Self::DeleteAfterClockJump,
         Self::CountRetainedRepeats,
         Self::TrustRetainedMark,
+        Self::ReferToEarlierMessage,
+        Self::DropFoldedErrors,
     ];
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
+use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -19,13 +20,16 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
 /// Tag of the added field with [`Device::passed_ms`].
-const TAG_PASSED: u8 = 3;
+const TAG_PASSED: u8 = 4;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
 
 /// Tag of the added field with what is remembered beside the sequence numbers.
 const TAG_SEQUENCES: u8 = 2;
+
+/// Added field: rules of earlier settings that still hold.
+const TAG_CARRIED: u8 = 8;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -42,6 +46,18 @@ pub(super) struct DueWindow {
     /// Index of the window in the series.
     pub window: usize,
 }
+
+/// Counts of what a device sends that is not as it should be, and yet no error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OddCounts {
+    /// Values that the device said are absent.
+    pub values_absent: u64,
+    /// Readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
+}
+
+/// Tag of [`OddCounts`] among the added fields of a device.
+const TAG_ODD_COUNTS: u8 = 3;
 
 /// The state of one device.
 #[derive(Debug, Clone)]
@@ -71,12 +87,14 @@ pub(super) struct Device {
     pub last_arrival_ms: i64,
     /// Time of the last message on the clock that stands still while weir is down.
     pub last_awake_ms: i64,
-    /// Windows that end at or before this time, plus one millisecond, are closed for good. A change of settings sets it:
-    /// windows that were closed under the old settings stay closed.
+    /// Windows that end at or before this time, plus one millisecond, are closed for good, unless the device holds them. A
+    /// change of settings sets it: windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
     /// Windows of the device that end at or before this time, plus one millisecond, may have fired before the clock of the box
     /// was set back; [`NONE_MS`] where it never was.
     pub passed_ms: i64,
+    /// Rules of earlier settings that still hold for some of its windows.
+    pub carried: Option<Box<CarriedRules>>,
     /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
@@ -87,6 +105,8 @@ pub(super) struct Device {
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
+    /// Counts that most devices do not need.
+    pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
     /// Its last messages with the RETAIN flag; `None` before the first one.
@@ -113,11 +133,13 @@ impl Device {
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
             passed_ms: NONE_MS,
+            carried: None,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
             sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
+            odd: None,
             rejected: Vec::new(),
             retained: None,
             series: Vec::new(),
@@ -148,6 +170,11 @@ impl Device {
                 self.rejected.insert(index, (reason, 1));
             }
         }
+    }
+
+    /// Counts of what the device sends that is not as it should be.
+    pub fn odd(&mut self) -> &mut OddCounts {
+        self.odd.get_or_insert_default()
     }
 
     /// All windows of the device, each with the index of its series and its own index.
@@ -206,9 +233,18 @@ impl Device {
         if self.passed_ms != NONE_MS {
             put_field(TAG_PASSED, out, |out| put_i64(self.passed_ms, out));
         }
+        put_field(TAG_ODD_COUNTS, out, |out| {
+            if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
+                put_u64(*values_absent, out);
+                put_u64(*arrival_times, out);
+            }
+        });
         put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
+        }
+        if let Some(carried) = &self.carried {
+            put_field(TAG_CARRIED, out, |out| carried.encode(out));
         }
         end_fields(out);
     }
@@ -235,6 +271,10 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
+            TAG_ODD_COUNTS => {
+                *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                Ok(())
+            }
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
@@ -242,6 +282,10 @@ impl Device {
             }
             TAG_PASSED => {
                 self.passed_ms = field.i64()?;
+                Ok(())
+            }
+            TAG_CARRIED => {
+                self.carried = Some(Box::new(CarriedRules::decode(field)?));
                 Ok(())
             }
             _ => Err(UNKNOWN_FIELD),
@@ -359,6 +403,8 @@ mod tests {
         device.sequences.seen.insert(4);
         device.sequences.count_invalid();
         device.closed_ms = 77;
+        *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
+        device.carried = Some(Box::default());
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();

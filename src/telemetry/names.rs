@@ -117,6 +117,9 @@ metrics! {
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
     READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
     READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
+    VALUES_ABSENT Counter "weir_values_absent_total" "Values that devices said are absent (null, NaN, \"unavailable\") since the journal began: no readings, and no errors.";
+    READINGS_ARRIVAL_TIME Counter "weir_readings_arrival_time_total" "Readings counted in a window whose event time is the arrival, since the journal began.";
+    TOPICS_CLEARED Counter "weir_topics_cleared_total" "Empty messages with RETAIN on ingest topics since the journal began: they clear their topic, and are no readings.";
     READINGS_UNACCOUNTED Gauge "weir_readings_unaccounted" "Readings received minus accepted minus rejected: 0 unless weir has a defect.";
     WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
     WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";
@@ -133,6 +136,7 @@ metrics! {
     SEQUENCE_INVALID Counter "weir_sequence_invalid_total" "Objects whose seq is no number, since the journal began. Their readings count as readings without seq.";
     SEQUENCE_DIGESTS_EXTRA Gauge "weir_sequence_digests_extra" "Digests that devices remember beyond twelve each. At 1048576 no device gets more.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
+    WINDOW_SIZES_DROPPED Counter "weir_window_sizes_dropped_total" "Window sizes of earlier settings that a device dropped before their time, because it had eight others, since the journal began.";
     RETAINED_REPEATS Counter "weir_retained_repeats_total" "Messages that repeated what was retained on their topic soon after a CONNECT, and are no readings, since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
     ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that ask for a second replay of an error, and are ignored, since the journal began.";

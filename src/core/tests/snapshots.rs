@@ -23,7 +23,7 @@ impl SnapshotStore {
     }
 
     /// A whole snapshot at once.
-    pub(super) fn take(&mut self, operator: &mut Operator) -> usize {
+    pub fn take(&mut self, operator: &mut Operator) -> usize {
         let mut blobs = Vec::new();
         self.header = operator.begin_snapshot();
         while !operator.snapshot_step(3, &mut blobs) {}
@@ -32,7 +32,7 @@ impl SnapshotStore {
         count
     }
 
-    pub(super) fn restore(&self) -> Operator {
+    pub fn restore(&self) -> Operator {
         Operator::restore(&self.header, self.groups.iter().map(|(&group, bytes)| (group, bytes.as_slice()))).unwrap()
     }
 }

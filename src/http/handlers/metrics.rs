@@ -97,6 +97,9 @@ fn totals(totals: &Totals) {
     for (reason, count) in Reason::ALL.into_iter().zip(totals.rejected) {
         counter!(names::READINGS_REJECTED, "reason" => reason.as_str()).absolute(count);
     }
+    counter!(names::VALUES_ABSENT).absolute(totals.values_absent);
+    counter!(names::READINGS_ARRIVAL_TIME).absolute(totals.arrival_times);
+    counter!(names::TOPICS_CLEARED).absolute(totals.topics_cleared);
     gauge!(names::READINGS_UNACCOUNTED).set(totals.unaccounted() as f64);
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
@@ -104,6 +107,7 @@ fn totals(totals: &Totals) {
     counter!(names::SEQUENCE_RESTARTS).absolute(totals.sequence_restarts);
     counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
     counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
+    counter!(names::WINDOW_SIZES_DROPPED).absolute(totals.window_sizes_dropped);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);

@@ -1,7 +1,7 @@
 //! Payloads of readings and errors for the operator.
 
 use weir::core::operator::Operator;
-use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::output::{Collector, ErrorEntry, ErrorReader, WindowResult};
 use weir::core::record::{self, PublishRecord};
 use weir::core::settings::Settings;
 
@@ -9,6 +9,8 @@ use weir::core::settings::Settings;
 #[derive(Default)]
 struct Count {
     json: Vec<u8>,
+    /// The last entry that is complete.
+    first: (u64, Vec<u8>),
 }
 
 impl Collector for Count {
@@ -25,17 +27,31 @@ impl Collector for Count {
         assert!(text.starts_with('{') && text.ends_with('}'), "an entry is an object");
         let mut encoded = Vec::new();
         entry.encode(&mut encoded);
-        assert!(ErrorEntry::decode(&encoded).is_ok(), "an entry reads back");
+        if entry.follows.is_none() {
+            self.first = (seq, encoded.clone());
+        }
+        let mut errors = ErrorReader::default();
+        for (seq, stored) in [(self.first.0, &self.first.1), (seq, &encoded)] {
+            assert!(errors.read(seq, stored).is_ok(), "an entry reads back");
+        }
     }
 }
 
 /// The input is what a device publishes, twice, once as telemetry and once as errors.
 pub fn payload(data: &[u8]) {
+    let field = Settings { timezone: "Europe/Berlin".into(), ..Settings::default() };
+    for settings in [Settings { rules: 0, ..field.clone() }, field] {
+        payload_under(settings, data);
+    }
+}
+
+fn payload_under(settings: Settings, data: &[u8]) {
     const ARRIVAL_MS: i64 = 1_767_225_600_000;
-    let mut operator = Operator::new(Settings::default());
+    let mut operator = Operator::new(settings);
     let mut out = Count::default();
     let mut records = Vec::new();
-    for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
+    for (topic, retain) in [("devices/d/telemetry", false), ("devices/d/errors", false), ("devices/d/telemetry", true)]
+    {
         let publish = PublishRecord {
             client_id: "c",
             topic,
@@ -44,8 +60,8 @@ pub fn payload(data: &[u8]) {
             packet_id: 1,
             qos: 1,
             dup: false,
-            retain: false,
-            repeats_retained: false,
+            retain,
+            repeats_retained: retain,
             payload: data,
         };
         let mut bytes = Vec::new();
