@@ -34,6 +34,7 @@ mod dedup;
 mod deduplication;
 mod device;
 mod digest;
+mod error_share;
 mod firing;
 mod hash;
 mod idle;

@@ -172,10 +172,9 @@ impl fmt::Display for ReadingProblem<'_> {
             }
             Self::SequenceRepeated(seq) => write!(
                 f,
-                "sequence number {seq} came before, and weir no longer remembers with which reading: this is the same one again, or \
-                 another one under the same number, and its event time is not newer than all before; let the device send a \
-                 new `boot` when its numbers begin anew, or set dedup.enabled = false if it uses numbers twice; if this is another \
-                 reading, `weir errors replay` counts it"
+                "sequence number {seq} came before, with which reading is not remembered; let the device send a new `boot` when \
+                 its numbers begin anew, or set dedup.enabled = false; if the reading is another one, `weir errors replay` \
+                 counts it"
             ),
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
@@ -209,28 +208,39 @@ fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: ValueRange)
     f.write_str("); check the sensor, or validate.metrics")
 }
 
-/// Prints the first characters of a text from outside.
+/// Prints the beginning of a text from outside. A sentence is stored with each error: what is printed is short even where
+/// characters are printed as escapes.
 struct Excerpt<'a>(&'a str);
 
 impl Excerpt<'_> {
-    const CHARS: usize = 200;
+    /// Longest excerpt in bytes.
+    const BYTES: usize = 80;
 
-    fn split(&self) -> (&str, &str) {
-        let end = self.0.char_indices().nth(Self::CHARS).map_or(self.0.len(), |(at, _)| at);
+    /// The beginning of the text whose characters take at most [`Excerpt::BYTES`], `length` bytes each, and what to print
+    /// behind it.
+    fn split(&self, length: impl Fn(char) -> usize) -> (&str, &str) {
+        let mut left = Self::BYTES;
+        let fits = |&(_, character): &(usize, char)| {
+            let length = length(character);
+            let fits = length <= left;
+            left = left.saturating_sub(length);
+            !fits
+        };
+        let end = self.0.char_indices().find(fits).map_or(self.0.len(), |(at, _)| at);
         (self.0.get(..end).unwrap_or_default(), if end < self.0.len() { "…" } else { "" })
     }
 }
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
+        let (text, more) = self.split(char::len_utf8);
         write!(f, "{text}{more}")
     }
 }
 
 impl fmt::Debug for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
+        let (text, more) = self.split(|character| character.escape_debug().map(char::len_utf8).sum());
         write!(f, "{text:?}{more}")
     }
 }

@@ -16,6 +16,7 @@ use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
+use crate::core::error_share::ErrorShare;
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
 use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
@@ -44,6 +45,7 @@ const GROUP_WITH_RINGS: u8 = 1;
 
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
+const TAG_ERROR_SHARE: u8 = 3;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -164,6 +166,12 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        if self.unknown_error_share != ErrorShare::default() || self.totals.errors_not_stored > 0 {
+            put_field(TAG_ERROR_SHARE, &mut out, |out| {
+                self.unknown_error_share.encode(out);
+                put_u64(self.totals.errors_not_stored, out);
+            });
+        }
         end_fields(&mut out);
         out
     }
@@ -219,6 +227,11 @@ impl Operator {
                 TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut operator.totals),
                 TAG_RETAINED_REPEATS => {
                     operator.totals.retained_repeats = field.u64()?;
+                    Ok(())
+                }
+                TAG_ERROR_SHARE => {
+                    operator.unknown_error_share = ErrorShare::decode(field)?;
+                    operator.totals.errors_not_stored = field.u64()?;
                     Ok(())
                 }
                 _ => Err(UNKNOWN_FIELD),
@@ -294,6 +307,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         sequence_wraps: _,
         sequence_invalid: _,
         retained_repeats: _,
+        errors_not_stored: _,
     } = totals;
     for count in [
         messages,

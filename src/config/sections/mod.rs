@@ -108,6 +108,7 @@ impl Config {
                 .collect(),
             records_name_users: true,
             errors_in_proportion: true,
+            error_share: self.errors.share(),
             rules: Settings::RULES,
         }
     }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod conformance;
+mod error_share;
 mod events;
 mod idleness;
 mod model;
@@ -13,6 +14,7 @@ mod reasons;
 mod reconfigure;
 mod replays;
 mod retained;
+mod sentences;
 mod snapshots;
 mod state;
 mod tenants;

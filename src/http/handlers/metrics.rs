@@ -105,6 +105,7 @@ fn totals(totals: &Totals) {
     counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
     counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
+    counter!(names::ERRORS_NOT_STORED).absolute(totals.errors_not_stored);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
     counter!(names::ERROR_REPLAYS).absolute(totals.replays);

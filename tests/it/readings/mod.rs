@@ -1,5 +1,6 @@
 //! From readings to windows and errors.
 
+mod error_share;
 mod proportion;
 mod reasons;
 mod redelivery;
