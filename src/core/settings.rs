@@ -238,7 +238,7 @@ impl Default for Settings {
             tenants: Vec::new(),
             records_name_users: true,
             errors_in_proportion: true,
-            error_share: None,
+            error_share: Some(ErrorShareSettings { bytes: 26_843_545, refill_ms: 7 * 86_400_000 }),
             rules: Self::RULES,
         }
     }

@@ -242,7 +242,7 @@ fn a_repeated_number_is_counted_if_one_does_what_its_sentence_says() {
         harness.apply(T0, &all);
         harness
     };
-    let again = numbered(3, 3, 9.0);
+    let again = numbered(100, 100, 9.0);
     let mut first = harness(Settings::default());
     let told = errors(&first.apply(T0 + 500, &[Input::telemetry("a", again.clone())]));
     let [(reason, sentence)] = &told[..] else { panic!("{told:?}") };
