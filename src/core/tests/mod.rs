@@ -15,6 +15,7 @@ mod reconfigure;
 mod replays;
 mod retained;
 mod sentences;
+mod sequences;
 mod snapshots;
 mod state;
 mod tenants;
