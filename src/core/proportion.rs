@@ -107,7 +107,9 @@ impl MessageErrors {
     fn begin<'e>(&mut self, seq: u64, entry: ErrorEntry<'e>, later: u32) -> ErrorEntry<'e> {
         let received = entry.topic.len().saturating_add(usize::try_from(entry.payload_bytes).unwrap_or(usize::MAX));
         self.left = received.saturating_mul(2).saturating_add(PER_MESSAGE_BYTES).min(MAX_MESSAGE_BYTES);
-        let entry = self.fit(entry, self.left.saturating_sub(reserve(later)));
+        // An unpacked message may have far more readings than bytes.
+        let reserved = reserve(later).min(self.left / 3);
+        let entry = self.fit(entry, self.left - reserved);
         self.written = self.size(&entry);
         self.left = self.left.saturating_sub(self.written);
         self.is_begun = true;
