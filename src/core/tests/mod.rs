@@ -18,6 +18,7 @@ mod replays;
 mod retained;
 mod sentences;
 mod sequences;
+mod set_back;
 mod snapshots;
 mod state;
 mod tenants;
@@ -202,6 +203,12 @@ impl OperatorHarness {
         self.lsn += inputs.len() as u64;
         assert_eq!(self.operator.totals().unaccounted(), 0);
         std::mem::take(&mut self.effects.0)
+    }
+
+    /// Applies one batch that sets the clock back; returns its effects.
+    fn apply_set_back(&mut self, arrival_ms: i64, inputs: &[Input]) -> Vec<Effect> {
+        self.operator.set_clock_back(arrival_ms, &mut self.effects);
+        self.apply(arrival_ms, inputs)
     }
 
     /// The replay of an error.
