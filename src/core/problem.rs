@@ -129,8 +129,8 @@ impl fmt::Display for ReadingProblem<'_> {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
             }
             Self::Missing("device_id") => f.write_str(
-                "the field `device_id` is missing, and the topic names no device; send it, or have a + in the topic of \
-                 ingest.telemetry_topics where the device stands",
+                "the field `device_id` is missing, and the topic names no device; send it, or put a + for it into \
+                 ingest.telemetry_topics",
             ),
             Self::Missing(field) => write!(f, "the field `{field}` is missing; send it"),
             Self::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
@@ -182,34 +182,32 @@ impl fmt::Display for ReadingProblem<'_> {
             ),
             Self::TimestampOutOfRange(text) => write!(
                 f,
-                "the timestamp {} is outside the years -9999 to 9999; send Unix time in s, ms, us or ns, and set \
-                 ingest.timestamp_unit to its unit, or to auto",
+                "the timestamp {} is outside the years -9999 to 9999; send Unix time, and set \
+                 ingest.timestamp_unit to its unit or to auto",
                 Excerpt(text)
             ),
             Self::NoSuchTime(text) => write!(
                 f,
-                "the timestamp {:?} is a date or a time of day that does not exist; check the device's clock, or set \
-                 ingest.time to arrival so that the arrival counts for all devices",
+                "the timestamp {:?} is a time that does not exist; set the clock of the device, or ingest.time to arrival",
                 Excerpt(text)
             ),
             Self::NoZone(text) => write!(
                 f,
-                "the timestamp {:?} names no zone; set ingest.timezone to the zone of the devices' clocks, such as \
-                 Europe/Berlin, or send UTC with a Z at the end",
+                "the timestamp {:?} names no zone; set ingest.timezone, for example to Europe/Berlin, or send UTC \
+                 with a Z at the end",
                 Excerpt(text)
             ),
             Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} after arrival, more than validate.max_future allows; set the device's clock, or set \
-                 ingest.time to arrival so that the arrival counts for all devices",
+                "event time {} is {} after arrival, more than validate.max_future allows; set the \
+                 device's clock, or ingest.time to arrival",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
             Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} before arrival, more than validate.max_age allows; set the device's clock, raise \
-                 validate.max_age if the reading is that old, or set ingest.time to arrival so that the arrival counts for \
-                 all devices",
+                "event time {} is {} before arrival, more than validate.max_age allows; set the device's \
+                 clock, raise validate.max_age, or set ingest.time to arrival",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
@@ -297,7 +295,7 @@ mod tests {
         check(
             ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
             "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
-             set the device's clock, or set ingest.time to arrival so that the arrival counts for all devices",
+             set the device's clock, or ingest.time to arrival",
         );
         check(
             ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },
