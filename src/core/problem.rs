@@ -199,14 +199,14 @@ impl fmt::Display for ReadingProblem<'_> {
             ),
             Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} after arrival, more than validate.max_future allows; set the \
+                "event time {} is {} after arrival, more than validate.max_future; set the \
                  device's clock, or ingest.time to arrival",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
             Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} before arrival, more than validate.max_age allows; set the device's \
+                "event time {} is {} before arrival, more than validate.max_age; set the device's \
                  clock, raise validate.max_age, or set ingest.time to arrival",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
@@ -294,7 +294,7 @@ mod tests {
         let check = |problem: ReadingProblem<'_>, expected: &str| assert_eq!(problem.to_string(), expected);
         check(
             ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
-            "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
+            "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future; \
              set the device's clock, or ingest.time to arrival",
         );
         check(
