@@ -36,6 +36,7 @@ mod dedup;
 mod deduplication;
 mod device;
 mod digest;
+mod error_share;
 mod event_time;
 mod firing;
 mod hash;
