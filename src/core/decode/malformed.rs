@@ -90,8 +90,8 @@ impl fmt::Display for MalformedMessage {
             }
             Self::CutOff(length) => write!(
                 f,
-                "the payload ends after {length} bytes, where the JSON is not complete; send all of it: the buffer of the \
-                 device's MQTT client may be too small"
+                "the payload ends after {length} bytes, where the JSON is not complete; send all of it (is a send buffer too \
+                 small?)"
             ),
             Self::TrailingComma(at) => {
                 write!(f, "the comma before byte {at} has nothing behind it; leave it out")

@@ -87,12 +87,13 @@ pub(in crate::core) enum UnpackFailure {
 impl fmt::Display for UnpackFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CutOff => f.write_str(
-                "it ends before it is complete; send all of it: the buffer of the device's MQTT client may be too small",
-            ),
+            Self::CutOff => f.write_str("it ends before it is complete; send all of it (is a send buffer too small?)"),
             Self::Damaged => f.write_str("its content is damaged; send it unchanged, or without compression"),
             Self::TooLarge(limit) => {
-                write!(f, "it unpacks to more than {limit} bytes; send several messages, or send it without compression")
+                write!(
+                    f,
+                    "it unpacks to more than {limit} bytes; send several messages, or send it without compression"
+                )
             }
         }
     }
