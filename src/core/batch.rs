@@ -24,6 +24,8 @@ pub(super) struct BatchContext<'a> {
     pub user: Option<&'a str>,
     /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
+    /// Device of the last element that states its time, and the newest of the times that it states in the current message.
+    pub stated: Option<(Slot, i64)>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
     pub moved: Vec<Slot>,
 }
@@ -40,6 +42,7 @@ impl BatchContext<'_> {
             is_own: false,
             user: None,
             last_device: None,
+            stated: None,
             moved: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
+use crate::core::device_clock::DeviceClock;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
 use crate::core::user::RecordedUser;
@@ -17,6 +18,9 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
+
+/// Tag of the added field with what is known of the clock.
+const TAG_CLOCK: u8 = 2;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -80,6 +84,8 @@ pub(super) struct Device {
     pub accepted: u64,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// What is known of its clock.
+    pub clock: DeviceClock,
     /// Its last messages with the RETAIN flag; `None` before the first one.
     pub retained: Option<Box<RetainedHistory>>,
     /// Series of the device, in order of metric name.
@@ -109,6 +115,7 @@ impl Device {
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
+            clock: DeviceClock::default(),
             retained: None,
             series: Vec::new(),
         }
@@ -193,6 +200,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_CLOCK, out, |out| self.clock.encode(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
@@ -221,6 +229,10 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
+            TAG_CLOCK => {
+                self.clock = DeviceClock::decode(field)?;
+                Ok(())
+            }
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
                 Ok(())

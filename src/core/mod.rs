@@ -30,6 +30,7 @@ pub mod codec;
 mod decode;
 mod dedup;
 mod device;
+pub mod device_clock;
 mod firing;
 mod hash;
 mod idle;

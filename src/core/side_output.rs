@@ -74,6 +74,9 @@ impl Operator {
         self.work.sentence.clear();
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
+        if let Some(fault) = slot.and_then(|slot| self.devices[slot].clock.fault(reason)) {
+            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+        }
         if let Some(replay) = origin.replay {
             let error_seq = is_stored.then_some(self.next_seq.error);
             self.replays.effects.reject(replay, index, reason, &self.work.sentence, error_seq);
