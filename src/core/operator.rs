@@ -75,6 +75,8 @@ pub struct Operator {
     pub(super) groups: Groups,
     pub(super) clocks: Clocks,
     pub(super) replays: ReplayState,
+    /// Digests of all devices beyond those that each may have.
+    pub(super) extra_digests: usize,
     pub(super) totals: Totals,
     pub(super) next_seq: NextSeq,
     pub(super) work: BatchWork,
@@ -92,6 +94,7 @@ impl Operator {
             groups: Groups::new(),
             clocks: Clocks::default(),
             replays: ReplayState::default(),
+            extra_digests: 0,
             totals: Totals::default(),
             next_seq: NextSeq::default(),
             work: BatchWork::default(),
@@ -144,6 +147,7 @@ impl Operator {
             open_windows: self.series.open_windows,
             windows: self.series.windows,
             clients: self.clients.len(),
+            extra_digests: self.extra_digests,
         }
     }
 

@@ -32,6 +32,12 @@ pub struct DeviceSummary {
     pub rejected: Vec<(Reason, u64)>,
     /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
+    /// Restarts of the device that its sequence numbers or `boot` showed.
+    pub sequence_restarts: u64,
+    /// Times that its counter began again at 0 behind its largest number.
+    pub sequence_wraps: u64,
+    /// Objects of the device whose `seq` is no number.
+    pub sequence_invalid: u64,
     /// Number of messages that repeated what was retained on their topic.
     pub retained_repeats: u64,
     /// Number of metrics.
@@ -68,7 +74,8 @@ pub struct LastWindow {
 pub struct DeviceDetail {
     /// The fields of the list of devices.
     pub summary: DeviceSummary,
-    /// Ranges of sequence numbers seen; both ends belong to them.
+    /// Ranges of sequence numbers seen since the device restarted; both ends belong to them. Numbers behind a wrap are
+    /// continued: 65,537 is the 1 behind the first wrap of a counter of 16 bits.
     pub sequence_ranges: Vec<(u64, u64)>,
     /// Metrics of the device, each with its last closed window.
     pub series: Vec<(String, Option<LastWindow>)>,
@@ -101,7 +108,7 @@ impl Operator {
         let last = |series: &Series| (series.metric.to_string(), last_window(device, series));
         Some(DeviceDetail {
             summary: self.summary(device),
-            sequence_ranges: device.sequences.ranges().collect(),
+            sequence_ranges: device.sequences.seen.ranges().collect(),
             series: device.series.iter().map(last).collect(),
         })
     }
@@ -128,6 +135,7 @@ impl Operator {
     }
 
     pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
+        let history = device.sequences.history();
         DeviceSummary {
             device_id: device.id.to_string(),
             introduced_by: device.introduced_by.as_deref().name().map(str::to_owned),
@@ -138,7 +146,10 @@ impl Operator {
             clock: device.clock.view(device.accepted == 0 || device.clock_offset_ms != 0),
             accepted: device.accepted,
             rejected: device.rejected.clone(),
-            sequence_missing: device.sequences.missing(),
+            sequence_missing: device.sequences.seen.missing(),
+            sequence_restarts: history.restarts,
+            sequence_wraps: history.wraps,
+            sequence_invalid: history.invalid,
             retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }

@@ -127,6 +127,10 @@ metrics! {
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
     DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
+    SEQUENCE_RESTARTS Counter "weir_sequence_restarts_total" "Restarts of devices that their sequence numbers or boot showed, since the journal began.";
+    SEQUENCE_WRAPS Counter "weir_sequence_wraps_total" "Times that a device's counter of 8, 16 or 32 bits began again at 0, since the journal began.";
+    SEQUENCE_INVALID Counter "weir_sequence_invalid_total" "Objects whose seq is no number, since the journal began. Their readings count as readings without seq.";
+    SEQUENCE_DIGESTS_EXTRA Gauge "weir_sequence_digests_extra" "Digests that devices remember beyond twelve each. At 1048576 no device gets more.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     RETAINED_REPEATS Counter "weir_retained_repeats_total" "Messages that repeated what was retained on their topic soon after a CONNECT, and are no readings, since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";

@@ -101,6 +101,9 @@ fn totals(totals: &Totals) {
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
+    counter!(names::SEQUENCE_RESTARTS).absolute(totals.sequence_restarts);
+    counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
+    counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
@@ -116,6 +119,7 @@ fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
     gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);
+    gauge!(names::SEQUENCE_DIGESTS_EXTRA).set(status.sizes.extra_digests as f64);
     gauge!(names::PIPELINE_POSITION).set(status.position as f64);
     gauge!(names::PIPELINE_BACKLOG).set(state.backlog(status) as f64);
     counter!(names::REPLAY_MISMATCHES).absolute(status.replay_mismatches);
