@@ -135,7 +135,7 @@ impl fmt::Display for ClockFault {
             Self::SteppedBack { by_ms, at_ms } => write!(
                 f,
                 "the clock of the device went back by {} at {}: correct it, or set ingest.time = \"arrival\"",
-                Span(by_ms),
+                Span(rounded(by_ms)),
                 Rfc3339(at_ms)
             ),
             Self::TimeZone(zone_ms) => write!(
@@ -147,7 +147,7 @@ impl fmt::Display for ClockFault {
             Self::Constant(offset_ms) => write!(
                 f,
                 "the clock of the device is always {} {}: correct it, or set ingest.time = \"arrival\"",
-                Span(offset_ms),
+                Span(rounded(offset_ms)),
                 if offset_ms < 0 { "ahead" } else { "behind" }
             ),
         }
@@ -359,6 +359,12 @@ impl DeviceClock {
         clock.steps = Some(Box::new(steps));
         Ok(clock)
     }
+}
+
+/// The time to the next ten seconds: messages take a moment, which is no part of the clock's error.
+fn rounded(ms: i64) -> i64 {
+    const STEP_MS: i64 = 10_000;
+    ms.saturating_add(STEP_MS / 2).div_euclid(STEP_MS).saturating_mul(STEP_MS)
 }
 
 /// Offsets of up to six days are kept in milliseconds, larger ones in minutes: the lowest bit tells.
