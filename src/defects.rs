@@ -70,11 +70,15 @@ pub enum Defect {
     CountRetainedRepeats,
     /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
     TrustRetainedMark,
+    /// Errors refer to the first error of an earlier message.
+    ReferToEarlierMessage,
+    /// Readings that share the last entry of their message are counted, and the entry is not written.
+    DropFoldedErrors,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 32] = [
+    pub const ALL: [Defect; 34] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -107,6 +111,8 @@ impl Defect {
         Self::DeleteAfterClockJump,
         Self::CountRetainedRepeats,
         Self::TrustRetainedMark,
+        Self::ReferToEarlierMessage,
+        Self::DropFoldedErrors,
     ];
 }
 

@@ -97,7 +97,11 @@ fn the_advice_about_a_clock_that_is_ahead_helps() {
     let mut weir = WEIR.start(&[]);
     publish(&weir, &[-600_000; 6]);
     expect_clock(&weir, "ahead", -600_000);
-    expect_error(&weir, "timestamp_in_future", &["clock of the device is always", "ahead: correct it, or set ingest.time = \"arrival\""]);
+    expect_error(
+        &weir,
+        "timestamp_in_future",
+        &["clock of the device is always", "ahead: correct it, or set ingest.time = \"arrival\""],
+    );
     assert_eq!(device(&weir)["accepted"], 0);
     weir.terminate();
     weir.configure(&[("ingest.time", "'arrival'")]);

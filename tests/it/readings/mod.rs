@@ -1,6 +1,7 @@
 //! From readings to windows and errors.
 
 mod clocks;
+mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;
