@@ -29,7 +29,7 @@ fn device(weir: &Weir) -> Value {
 /// The newest error, which must name each of these texts.
 #[track_caller]
 fn expect_error(weir: &Weir, reason: &str, texts: &[&str]) {
-    let newest = weir.list("errors", "&order=desc&limit=1");
+    let newest = weir.list("errors", "&order=desc");
     let sentence = newest[0]["message"].as_str().expect("a sentence");
     assert_eq!(newest[0]["reason"], reason, "{sentence}");
     assert!(texts.iter().all(|text| sentence.contains(text)) && sentence.len() < 400, "{sentence}");
