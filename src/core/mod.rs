@@ -17,6 +17,7 @@ pub mod replayed;
 pub mod selection;
 pub mod settings;
 pub mod snapshot;
+pub mod timezone;
 pub mod totals;
 pub mod user;
 
@@ -35,6 +36,7 @@ mod deduplication;
 mod device;
 pub mod device_clock;
 mod digest;
+mod event_time;
 mod firing;
 mod hash;
 mod idle;

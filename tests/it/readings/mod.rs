@@ -1,10 +1,14 @@
 //! From readings to windows and errors.
 
+mod absent;
 mod clocks;
+mod field;
+mod payloads;
 mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;
 mod sequences;
+mod times;
 mod unmatched;
 mod windows;
