@@ -140,13 +140,12 @@ impl fmt::Display for ClockFault {
             ),
             Self::TimeZone(zone_ms) => write!(
                 f,
-                "the device seems to send local time of the zone {} as UTC: let it send UTC or its zone, give ingest.timezone for \
-                 times without a zone, or set ingest.time = \"arrival\"",
+                "it seems to send local time of {} as UTC; for times without a zone, ingest.timezone helps",
                 zone_name(zone_ms)
             ),
             Self::Constant(offset_ms) => write!(
                 f,
-                "the clock of the device is always {} {}: correct it, or set ingest.time = \"arrival\"",
+                "its clock is always {} {}",
                 Span(rounded(offset_ms)),
                 if offset_ms < 0 { "ahead" } else { "behind" }
             ),

@@ -77,6 +77,9 @@ impl Operator {
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
         if let Some(fault) = slot.and_then(|slot| self.devices[slot].clock.fault(reason)) {
+            // Another lateness is no advice for a clock that is wrong.
+            let advice = self.work.sentence.rfind("; ").filter(|_| reason == Reason::Late);
+            self.work.sentence.truncate(advice.unwrap_or(self.work.sentence.len()));
             let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
         }
         if let Some(replay) = origin.replay {
