@@ -9,7 +9,7 @@ use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowFlags};
 use crate::core::problem::ReadingProblem;
 use crate::core::validate;
-use crate::core::window::{Series, Window, bounds, is_late};
+use crate::core::window::{Series, Window, is_late};
 
 impl Operator {
     /// Counts one reading into its window, or rejects it.
@@ -142,11 +142,11 @@ impl Operator {
         time_ms: i64,
         value: f64,
     ) -> Result<(), ReadingProblem<'m>> {
-        let watermark_ms =
-            if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms };
-        let (start_ms, end_ms) = bounds(time_ms, self.settings.current.window_ms);
-        let is_closed = end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
-        if is_closed || is_late(end_ms, self.settings.current.allowed_lateness_ms, watermark_ms) {
+        let watermark_ms = self.watermark_at(slot);
+        let (start_ms, end_ms, is_held) = self.window_at(slot, series.ok(), time_ms);
+        let lateness_ms = self.devices[slot].lateness_of(end_ms, self.settings.current.allowed_lateness_ms);
+        let is_closed = !is_held && end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
+        if is_closed || is_late(end_ms, lateness_ms, watermark_ms) {
             return Err(ReadingProblem::Late { time_ms, end_ms, watermark_ms });
         }
         let device = &mut self.devices[slot];

@@ -16,7 +16,7 @@ use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::watermark::{self, NONE_MS};
-use crate::core::window::is_late;
+use crate::core::window::{Window, is_late};
 
 impl Device {
     /// Whether a window of the device waits for the watermark.
@@ -337,13 +337,14 @@ impl Operator {
         self.about_to_change(self.devices[due.slot].group);
         let seq = self.next_seq.window;
         let device = &mut self.devices[due.slot];
+        let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
         let Some(series) = device.series.get_mut(due.series) else { return };
         let Some(window) = series.windows.get_mut(due.window) else { return };
         out.window(seq, &window.result(&device.id, &series.metric, window.firings));
         if window.firings == 0 {
             self.totals.windows_first += 1;
             if self.settings.current.watermark == WatermarkScope::Global {
-                self.clocks.global.fired.entry(due.end_ms).or_default().push(due.slot);
+                self.clocks.global.fired.entry(closing_end_ms).or_default().push(due.slot);
             }
         } else {
             self.totals.windows_corrected += 1;
@@ -372,12 +373,14 @@ impl Operator {
                 continue; // It was forgotten in this batch.
             }
             self.about_to_change(self.devices[slot].group);
-            let watermark_ms =
-                if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms };
+            let watermark_ms = self.watermark_at(slot);
             let device = &mut self.devices[slot];
             device.to_clean = false;
+            let carried = device.carried.as_deref();
+            let lateness_ms = |end_ms| carried.map_or(allowed_ms, |carried| carried.lateness_of(end_ms, allowed_ms));
             for series in &mut device.series {
-                self.series.windows -= series.drop_expired(|window| is_late(window.end_ms, allowed_ms, watermark_ms));
+                let is_expired = |window: &Window| is_late(window.end_ms, lateness_ms(window.end_ms), watermark_ms);
+                self.series.windows -= series.drop_expired(is_expired);
             }
         }
     }

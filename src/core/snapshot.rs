@@ -34,6 +34,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Added field of the header: window sizes that were dropped before their time.
+const TAG_SIZES_DROPPED: u8 = 8;
 const GROUP_FORMAT: u8 = 4;
 /// Group of versions that had no added fields.
 const GROUP_WITHOUT_FIELDS: u8 = 3;
@@ -166,6 +168,9 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        if self.totals.window_sizes_dropped > 0 {
+            put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
+        }
         put_field(TAG_ODD_TOTALS, &mut out, |out| {
             let counts = [self.totals.values_absent, self.totals.arrival_times, self.totals.topics_cleared];
             for count in counts.into_iter().filter(|_| counts != [0; 3]) {
@@ -243,6 +248,10 @@ impl Operator {
                 self.totals.topics_cleared = field.u64()?;
                 Ok(())
             }
+            TAG_SIZES_DROPPED => {
+                self.totals.window_sizes_dropped = field.u64()?;
+                Ok(())
+            }
             _ => Err(UNKNOWN_FIELD),
         }
     }
@@ -317,6 +326,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         arrival_times: _,
         topics_cleared: _,
         retained_repeats: _,
+        window_sizes_dropped: _,
     } = totals;
     for count in [
         messages,
