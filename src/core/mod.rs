@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, reads a clock, draws random numbers that matter, logs or awaits. Given the same records and
 //! settings the effects are the same, byte for byte.
 
+pub mod carried;
 pub mod group;
 pub mod operator;
 pub mod output;
@@ -26,7 +27,6 @@ mod aggregate;
 mod apply;
 mod assign;
 mod batch;
-mod carried;
 mod client;
 mod clocks;
 pub mod codec;
@@ -52,6 +52,7 @@ mod registry;
 mod replay;
 mod retained;
 mod sequences;
+mod set_back;
 mod side_output;
 mod timestamp;
 mod topic;
