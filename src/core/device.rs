@@ -7,6 +7,7 @@ use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::device_clock::DeviceClock;
+use crate::core::error_share::ErrorShare;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
 use crate::core::sequences::DeviceSequences;
@@ -20,6 +21,7 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
+const TAG_ERROR_SHARE: u8 = 11;
 /// Tag of the added field with [`Device::passed_ms`].
 const TAG_PASSED: u8 = 4;
 
@@ -117,6 +119,8 @@ pub(super) struct Device {
     pub clock: DeviceClock,
     /// Its last messages with the RETAIN flag; `None` before the first one.
     pub retained: Option<Box<RetainedHistory>>,
+    /// What the errors log holds of its errors; `None` before the first one.
+    pub error_share: Option<Box<ErrorShare>>,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -148,6 +152,7 @@ impl Device {
             odd: None,
             rejected: Vec::new(),
             clock: DeviceClock::default(),
+            error_share: None,
             retained: None,
             series: Vec::new(),
         }
@@ -251,6 +256,9 @@ impl Device {
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
+        if let Some(share) = &self.error_share {
+            put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
+        }
         if let Some(carried) = &self.carried {
             put_field(TAG_CARRIED, out, |out| carried.encode(out));
         }
@@ -290,6 +298,10 @@ impl Device {
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
+            TAG_ERROR_SHARE => {
+                self.error_share = Some(Box::new(ErrorShare::decode(field)?));
                 Ok(())
             }
             TAG_PASSED => {

@@ -37,6 +37,7 @@ mod deduplication;
 mod device;
 pub mod device_clock;
 mod digest;
+mod error_share;
 mod event_time;
 mod firing;
 mod hash;

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod conformance;
+mod error_share;
 mod events;
 mod idleness;
 mod model;
@@ -15,6 +16,7 @@ mod reconfigure_properties;
 mod reconfigure_rules_0;
 mod replays;
 mod retained;
+mod sentences;
 mod sequences;
 mod set_back;
 mod snapshots;

@@ -2,6 +2,7 @@
 
 mod absent;
 mod clocks;
+mod error_share;
 mod field;
 mod payloads;
 mod proportion;
