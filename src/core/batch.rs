@@ -24,6 +24,8 @@ pub(super) struct BatchContext<'a> {
     pub user: Option<&'a str>,
     /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
+    /// Device of the last element that states its time, and the newest of the times that it states in the current message.
+    pub stated: Option<(Slot, i64)>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
     pub moved: Vec<Slot>,
 }
@@ -40,6 +42,7 @@ impl BatchContext<'_> {
             is_own: false,
             user: None,
             last_device: None,
+            stated: None,
             moved: Vec::new(),
         }
     }
@@ -57,8 +60,19 @@ impl<'a> BatchContext<'a> {
     where
         'a: 'm,
     {
-        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, moved: _ } = *self;
-        BatchContext { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, moved: Vec::new() }
+        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, stated, moved: _ } = *self;
+        BatchContext {
+            lsn,
+            arrival_ms,
+            kind,
+            topic_device,
+            tenant,
+            is_own,
+            user,
+            last_device,
+            stated,
+            moved: Vec::new(),
+        }
     }
 
     /// Finds out what the topic of `publish` carries and which device it is from.

@@ -6,6 +6,7 @@ use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_field
 use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
+use crate::core::device_clock::DeviceClock;
 use crate::core::error_share::ErrorShare;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
@@ -23,6 +24,9 @@ const TAG_RETAINED: u8 = 1;
 const TAG_ERROR_SHARE: u8 = 11;
 /// Tag of the added field with [`Device::passed_ms`].
 const TAG_PASSED: u8 = 4;
+
+/// Tag of the added field with what is known of the clock.
+const TAG_CLOCK: u8 = 5;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -111,6 +115,8 @@ pub(super) struct Device {
     pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// What is known of its clock.
+    pub clock: DeviceClock,
     /// Its last messages with the RETAIN flag; `None` before the first one.
     pub retained: Option<Box<RetainedHistory>>,
     /// What the errors log holds of its errors; `None` before the first one.
@@ -145,6 +151,7 @@ impl Device {
             accepted: 0,
             odd: None,
             rejected: Vec::new(),
+            clock: DeviceClock::default(),
             error_share: None,
             retained: None,
             series: Vec::new(),
@@ -235,6 +242,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_CLOCK, out, |out| self.clock.encode(out));
         if self.passed_ms != NONE_MS {
             put_field(TAG_PASSED, out, |out| put_i64(self.passed_ms, out));
         }
@@ -279,6 +287,10 @@ impl Device {
     /// Reads the added fields, which are behind the introduction. Group formats 1 to 3 do not have them.
     pub fn decode_fields(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         read_fields(reader, |tag, field| match tag {
+            TAG_CLOCK => {
+                self.clock = DeviceClock::decode(field)?;
+                Ok(())
+            }
             TAG_ODD_COUNTS => {
                 *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
                 Ok(())

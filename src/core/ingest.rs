@@ -180,6 +180,7 @@ impl Operator {
                 }
             }
         }
+        self.note_clock(batch);
         if !batch.moved.is_empty() {
             self.advance(&batch.moved, out);
             batch.moved.clear();
@@ -403,14 +404,36 @@ impl Operator {
         };
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
-        Checked {
-            device_id,
-            slot,
-            no_room,
-            problem,
-            duplicate: duplicate.or(redelivered),
-            time_ms: time.ms,
-            states_time: time.stated,
+        let duplicate = duplicate.or(redelivered);
+        if origin.replay.is_none()
+            && !is_fault
+            && duplicate.is_none()
+            && let Some(slot) = slot
+            && let Some(ms) = stated.or_else(|| problem.as_ref().and_then(ReadingProblem::stated_time_ms))
+        {
+            self.note_stated(batch, slot, ms);
+        }
+        let (time_ms, states_time) = (time.ms, time.stated);
+        Checked { device_id, slot, no_room, problem, duplicate, time_ms, states_time }
+    }
+
+    /// Notes the event time that an element states.
+    #[inline]
+    fn note_stated(&mut self, batch: &mut BatchContext<'_>, slot: Slot, ms: i64) {
+        match &mut batch.stated {
+            Some((of, newest_ms)) if *of == slot => *newest_ms = ms.max(*newest_ms),
+            _ => {
+                self.note_clock(batch);
+                batch.stated = Some((slot, ms));
+            }
+        }
+    }
+
+    /// Notes the newest time that the message states in the clock of its device.
+    #[inline]
+    fn note_clock(&mut self, batch: &mut BatchContext<'_>) {
+        if let Some((slot, newest_ms)) = batch.stated.take() {
+            self.devices[slot].clock.note(newest_ms, batch.arrival_ms);
         }
     }
 

@@ -35,6 +35,7 @@ mod decode;
 mod dedup;
 mod deduplication;
 mod device;
+pub mod device_clock;
 mod digest;
 mod error_share;
 mod event_time;

@@ -87,6 +87,14 @@ pub(super) enum ReadingProblem<'m> {
 }
 
 impl ReadingProblem<'_> {
+    /// The event time of a reading that is too far from its arrival.
+    pub fn stated_time_ms(&self) -> Option<i64> {
+        match *self {
+            Self::InFuture { time_ms, .. } | Self::TooOld { time_ms, .. } => Some(time_ms),
+            _ => None,
+        }
+    }
+
     /// The reason under which the problem is counted.
     pub fn reason(&self) -> Reason {
         match self {

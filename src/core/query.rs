@@ -1,6 +1,7 @@
 //! Questions of the API about the operator's state. They change nothing.
 
 use crate::core::device::Device;
+use crate::core::device_clock::ClockView;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
 use crate::core::selection::{DeviceFilter, DeviceOrder};
@@ -23,6 +24,8 @@ pub struct DeviceSummary {
     /// Newest event time less the arrival time of that reading: how far the clock of the device is off, plus the transit
     /// time.
     pub clock_offset_ms: Option<i64>,
+    /// What is known of the clock of the device.
+    pub clock: ClockView,
     /// Number of readings in windows.
     pub accepted: u64,
     /// Numbers of rejected readings by reason, without zeros.
@@ -147,6 +150,7 @@ impl Operator {
             last_seen_ms: device.last_arrival_ms,
             watermark_ms: self.watermark_of(device),
             clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),
+            clock: device.clock.view(device.odd.as_ref().is_none_or(|counts| counts.arrival_times == 0)),
             accepted: device.accepted,
             rejected: device.rejected.clone(),
             values_absent: odd.values_absent,

@@ -50,6 +50,20 @@ impl Operator {
         self.record(origin, Some(index), slot, names, problem.reason(), &problem, out);
     }
 
+    /// Adds to the sentence what is known of the clock that may be wrong: weir's own, or else that of the device.
+    fn blame_clock(&mut self, slot: Option<Slot>, reason: Reason) {
+        if matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld)
+            && let Some(fault) = self.clock_fault()
+        {
+            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+        } else if let Some(fault) = slot.and_then(|slot| self.devices[slot].clock.fault(reason)) {
+            // Another lateness is no advice for a clock that is wrong.
+            let advice = self.work.sentence.rfind("; ").filter(|_| reason == Reason::Late);
+            self.work.sentence.truncate(advice.unwrap_or(self.work.sentence.len()));
+            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+        }
+    }
+
     /// Counts a rejection and, where such errors are stored, emits its entry. `index` is that of the reading; `None`: the
     /// message as a whole.
     #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
@@ -77,11 +91,7 @@ impl Operator {
         self.work.sentence.clear();
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
-        if matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld)
-            && let Some(fault) = self.clock_fault()
-        {
-            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
-        }
+        self.blame_clock(slot, reason);
         if let Some(replay) = origin.replay {
             let error_seq = is_stored.then_some(self.next_seq.error);
             self.replays.effects.reject(replay, index, reason, &self.work.sentence, error_seq);

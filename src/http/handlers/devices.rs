@@ -8,6 +8,7 @@ use axum::http::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::core::device_clock::ClockView;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::http::parameters::{self, Parameters};
@@ -47,6 +48,7 @@ struct DeviceBody {
     last_seen: i64,
     watermark: Option<i64>,
     clock_offset_ms: Option<i64>,
+    clock: ClockBody,
     accepted: u64,
     rejected: BTreeMap<&'static str, u64>,
     /// Values that the device said are absent.
@@ -62,6 +64,39 @@ struct DeviceBody {
     metric_count: usize,
 }
 
+/// What is known of the clock of a device.
+#[derive(Serialize)]
+struct ClockBody {
+    state: &'static str,
+    /// Median of the last arrival times less event times.
+    offset_ms: Option<i64>,
+    /// What lists leave out.
+    #[serde(flatten)]
+    details: Option<ClockDetails>,
+}
+
+/// The clock of one device beyond what lists show.
+#[derive(Serialize)]
+struct ClockDetails {
+    time_zone: Option<String>,
+    steps_forward: u64,
+    steps_backward: u64,
+    last_step_ms: Option<i64>,
+    last_step_at: Option<i64>,
+}
+
+impl From<&ClockView> for ClockDetails {
+    fn from(clock: &ClockView) -> Self {
+        Self {
+            time_zone: clock.time_zone.clone(),
+            steps_forward: clock.steps_forward,
+            steps_backward: clock.steps_backward,
+            last_step_ms: clock.last_step.map(|(step_ms, _)| step_ms),
+            last_step_at: clock.last_step.map(|(_, at_ms)| at_ms),
+        }
+    }
+}
+
 impl From<DeviceSummary> for DeviceBody {
     fn from(device: DeviceSummary) -> Self {
         Self {
@@ -71,6 +106,7 @@ impl From<DeviceSummary> for DeviceBody {
             last_seen: device.last_seen_ms,
             watermark: device.watermark_ms,
             clock_offset_ms: device.clock_offset_ms,
+            clock: ClockBody { state: device.clock.state.as_str(), offset_ms: device.clock.offset_ms, details: None },
             accepted: device.accepted,
             rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
             values_absent: device.values_absent,
@@ -157,9 +193,9 @@ fn detail(device: DeviceDetail) -> Result<DeviceDetailBody, ApiProblem> {
         .series
         .into_iter()
         .map(|(metric, last)| Ok(MetricBody { metric, last_window: last.map(last_window).transpose()? }));
-    Ok(DeviceDetailBody {
-        metrics: series.collect::<Result<_, ApiProblem>>()?,
-        device: device.summary.into(),
-        sequence_ranges: device.sequence_ranges,
-    })
+    let metrics = series.collect::<Result<_, ApiProblem>>()?;
+    let details = ClockDetails::from(&device.summary.clock);
+    let mut summary = DeviceBody::from(device.summary);
+    summary.clock.details = Some(details);
+    Ok(DeviceDetailBody { metrics, device: summary, sequence_ranges: device.sequence_ranges })
 }
