@@ -51,6 +51,7 @@ mod registry;
 mod replay;
 mod retained;
 mod sequences;
+mod set_back;
 mod side_output;
 mod timestamp;
 mod topic;

@@ -21,6 +21,7 @@ use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
+use crate::core::set_back::SetBacks;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
@@ -34,6 +35,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Tag of the added field with the times when the clock of the box was set back.
+const TAG_SET_BACKS: u8 = 4;
 /// Added field of the header: window sizes that were dropped before their time.
 const TAG_SIZES_DROPPED: u8 = 8;
 const GROUP_FORMAT: u8 = 4;
@@ -168,6 +171,7 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
         }
@@ -201,6 +205,7 @@ impl Operator {
             return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
+        operator.clocks.set_backs = SetBacks::unknown();
         operator.totals = decode_totals(&mut reader)?;
         operator.next_seq.window = reader.u64()?;
         operator.next_seq.error = reader.u64()?;
@@ -246,6 +251,10 @@ impl Operator {
                 self.totals.values_absent = field.u64()?;
                 self.totals.arrival_times = field.u64()?;
                 self.totals.topics_cleared = field.u64()?;
+                Ok(())
+            }
+            TAG_SET_BACKS => {
+                self.clocks.set_backs = SetBacks::decode(field)?;
                 Ok(())
             }
             TAG_SIZES_DROPPED => {
