@@ -32,6 +32,8 @@ use HoldsFrom::{Lateness, NextMessage, Start, Unsaid, Watermark, WindowSize};
 const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("telemetry_topics", "ingest.telemetry_topics", Start),
     ("error_topics", "ingest.error_topics", Start),
+    ("time_source", "ingest.time", Start),
+    ("timezone", "ingest.timezone", Start),
     ("timestamp_unit", "ingest.timestamp_unit", Start),
     ("numeric_strings", "ingest.numeric_strings", Start),
     ("sequence_bits", "ingest.seq_bits", Start),
@@ -57,6 +59,7 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("store_duplicates", "errors.store_duplicates", Start),
     ("tenants", "tenants", Start),
     ("records_name_users", "", Unsaid),
+    ("errors_in_proportion", "", Unsaid),
     ("rules", "", Unsaid),
 ];
 
@@ -126,6 +129,7 @@ fn shown(name: &str, value: &Value) -> Option<String> {
         Value::Bool(on) if name == "backlog" => Some(if *on { "on" } else { "off" }.to_owned()),
         Value::Number(number) if name.ends_with("_ms") => number.as_i64().map(duration_text),
         Value::Array(_) | Value::Object(_) => None,
+        Value::String(text) if text.is_empty() => Some("none".to_owned()),
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     }

@@ -110,7 +110,9 @@ impl CountedHistory {
     fn note(&mut self, effects: &[Effect]) {
         for effect in effects {
             let Effect::Window { json, .. } = effect else {
-                self.late += 1;
+                // An entry may stand for several readings of one message.
+                let Effect::Error { json, .. } = effect else { continue };
+                self.late += json["readings"].as_u64().unwrap_or(1) as usize;
                 continue;
             };
             let text = |key: &str| json[key].as_str().unwrap().to_owned();
