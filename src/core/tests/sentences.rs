@@ -91,7 +91,7 @@ fn forms() -> Vec<Case> {
     let raise = Set(|settings| settings.max_readings_per_message = 2);
     vec![
         payload(r#"{"metric":"m","value":1"#, Malformed, "send all of it", GOOD),
-        payload("21.5", Malformed, "send an object with a reading", GOOD),
+        payload("21.5", Malformed, "send it with its metric", GOOD),
         payload("[]", Malformed, "array", &good),
         payload("[1]", Malformed, "send objects with readings", &good),
         payload(r#"{"metrics":{}}"#, Malformed, "give it at least one metric", r#"{"metrics":{"m":1}}"#),
