@@ -64,11 +64,15 @@ pub enum Defect {
     CountRetainedRepeats,
     /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
     TrustRetainedMark,
+    /// Checkpoints hold no record of which windows fired.
+    ForgetFiredRuns,
+    /// A backlog that ends drops its windows instead of firing them.
+    DropBacklogWindows,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 29] = [
+    pub const ALL: [Defect; 31] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -98,6 +102,8 @@ impl Defect {
         Self::DeleteAfterClockJump,
         Self::CountRetainedRepeats,
         Self::TrustRetainedMark,
+        Self::ForgetFiredRuns,
+        Self::DropBacklogWindows,
     ];
 }
 

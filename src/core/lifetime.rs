@@ -135,6 +135,7 @@ impl Operator {
         self.groups.get_mut(group).devices.retain(|&other| other != slot);
         let device = self.devices.remove(slot);
         self.owners.remove(&device);
+        self.uncount_backlog(&device);
         self.series.count -= device.series.len();
         self.series.windows -= device.windows().count();
     }
@@ -148,6 +149,7 @@ impl Operator {
     pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
         self.settle_all();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        self.change_backlog(&settings, &slots, out);
         if settings.window_ms != self.settings.current.window_ms {
             self.fire_open(&slots, out);
             self.retire_windows(&slots, settings.window_ms);
@@ -240,5 +242,6 @@ impl Operator {
             }
         }
         self.rebuild_deadlines();
+        self.rebuild_backlogs();
     }
 }

@@ -5,6 +5,7 @@
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
 //! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
+use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
@@ -56,6 +57,8 @@ pub(super) struct BatchWork {
     pub touched: Vec<Slot>,
     /// Devices whose expired windows are dropped at the end of this batch.
     pub to_clean: Vec<Slot>,
+    /// Devices whose backlogs got another window from the current message.
+    pub crowded: Vec<Slot>,
     /// Windows that fire together, before they are sorted.
     pub due: Vec<DueWindow>,
     /// Text of the error that is being emitted.
@@ -71,6 +74,7 @@ pub struct Operator {
     pub(super) devices: Registry,
     pub(super) owners: Owners,
     pub(super) series: SeriesTable,
+    pub(super) backlogs: BacklogCounts,
     pub(super) clients: Clients,
     pub(super) groups: Groups,
     pub(super) clocks: Clocks,
@@ -88,6 +92,7 @@ impl Operator {
             devices: Registry::default(),
             owners: Owners::default(),
             series: SeriesTable::default(),
+            backlogs: BacklogCounts::default(),
             clients: Clients::default(),
             groups: Groups::new(),
             clocks: Clocks::default(),
@@ -121,6 +126,12 @@ impl Operator {
         self.settings.current.watermark == WatermarkScope::Device
     }
 
+    /// The watermark by which readings of a device are judged.
+    #[inline]
+    pub(super) fn watermark_at(&self, slot: Slot) -> i64 {
+        if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms }
+    }
+
     /// Settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings.current
@@ -128,7 +139,7 @@ impl Operator {
 
     /// Whether a window waits for time to pass. While one does, the pipeline writes ticks into an idle journal.
     pub fn has_open_windows(&self) -> bool {
-        self.series.open_windows > 0
+        self.series.open_windows > 0 || self.backlogs.waiting > 0
     }
 
     /// Counts since the journal began.
@@ -141,8 +152,10 @@ impl Operator {
         Sizes {
             devices: self.devices.len(),
             series: self.series.count,
-            open_windows: self.series.open_windows,
-            windows: self.series.windows,
+            open_windows: self.series.open_windows + self.backlogs.waiting,
+            windows: self.series.windows + self.backlogs.windows,
+            backlog_windows: self.backlogs.windows,
+            backlog_devices: self.backlogs.devices,
             clients: self.clients.len(),
         }
     }

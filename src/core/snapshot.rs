@@ -23,6 +23,7 @@ use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
+use crate::core::watermark::NONE_MS;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 4;
@@ -42,6 +43,8 @@ const GROUP_WITH_RINGS: u8 = 1;
 
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
+/// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
+const TAG_BACKLOGS: u8 = 2;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +164,14 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        let Totals { windows_backlog, backlog_windows_forced, fired_runs_merged, .. } = self.totals;
+        let counts = [windows_backlog, backlog_windows_forced, fired_runs_merged];
+        if counts != [0; 3] || global.holds_until_ms != NONE_MS {
+            put_field(TAG_BACKLOGS, &mut out, |out| {
+                counts.into_iter().for_each(|count| put_u64(count, out));
+                put_i64(global.holds_until_ms, out);
+            });
+        }
         end_fields(&mut out);
         out
     }
@@ -215,6 +226,13 @@ impl Operator {
             read_fields(&mut reader, |tag, field| match tag {
                 TAG_RETAINED_REPEATS => {
                     operator.totals.retained_repeats = field.u64()?;
+                    Ok(())
+                }
+                TAG_BACKLOGS => {
+                    operator.totals.windows_backlog = field.u64()?;
+                    operator.totals.backlog_windows_forced = field.u64()?;
+                    operator.totals.fired_runs_merged = field.u64()?;
+                    operator.clocks.global.holds_until_ms = field.i64()?;
                     Ok(())
                 }
                 _ => Err(UNKNOWN_FIELD),
@@ -286,6 +304,9 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         devices_forgotten: _,
         devices_refused: _,
         retained_repeats: _,
+        windows_backlog: _,
+        backlog_windows_forced: _,
+        fired_runs_merged: _,
     } = totals;
     for count in [
         messages,
