@@ -41,6 +41,8 @@ pub enum CliCommand {
     /// List the devices of a running weir, and forget devices that are gone.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// List topics that clients publish on and that are no ingest topics, with what could be done about each.
+    Topics(TopicsArguments),
     /// List or replay stored errors of a running weir.
     #[command(subcommand)]
     Errors(ErrorsCommand),
@@ -137,6 +139,18 @@ pub struct DeviceListArguments {
     pub limit: Option<usize>,
     #[command(flatten)]
     pub choice: DeviceChoice,
+    #[command(flatten)]
+    pub api: DeviceApi,
+}
+
+#[derive(Debug, Args)]
+pub struct TopicsArguments {
+    /// Also print topics that somebody subscribes to and that are like no ingest topic.
+    #[arg(long)]
+    pub all: bool,
+    /// Print at most this many topics, the most frequent ones.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
     #[command(flatten)]
     pub api: DeviceApi,
 }

@@ -52,6 +52,12 @@ pub enum Defect {
     IgnoreRedelivery,
     /// Sequence numbers are ignored.
     IgnoreSequences,
+    /// Whatever comes under a known sequence number is a duplicate.
+    IgnoreDigests,
+    /// Checkpoints leave out the digests of what came under recent sequence numbers.
+    ForgetDigests,
+    /// A counter that begins again at 0 is a restart.
+    IgnoreWraps,
     /// Retained messages and sessions are not stored any more after one failed write or sync of their store.
     GiveUpStore,
     /// The numbers of unstored sessions and retained messages leave out what an outage of their store dropped.
@@ -72,7 +78,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 31] = [
+    pub const ALL: [Defect; 34] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -96,6 +102,9 @@ impl Defect {
         Self::DropReplayedResults,
         Self::IgnoreRedelivery,
         Self::IgnoreSequences,
+        Self::IgnoreDigests,
+        Self::ForgetDigests,
+        Self::IgnoreWraps,
         Self::GiveUpStore,
         Self::ForgetStoreOutage,
         Self::KeepStaleValues,

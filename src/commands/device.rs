@@ -12,6 +12,7 @@ use weir::config::Config;
 
 use crate::cli::{DeviceApi, DeviceChoice, DeviceCommand, DeviceForgetArguments, DeviceListArguments};
 use crate::commands::api::ask;
+use crate::commands::table::{table, time};
 
 /// Devices of one page of a list, and of one request to forget devices.
 const PAGE: usize = 500;
@@ -53,7 +54,6 @@ struct ListedDevice {
 
 impl ListedDevice {
     fn row(&self) -> [String; 5] {
-        let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).map_or("-".into(), |time| format!("{time:.0}"));
         let user = self.user.clone().unwrap_or_else(|| "-".into());
         let first_seen = self.first_seen.map_or("-".into(), time);
         [self.device_id.clone(), user, first_seen, time(self.last_seen), self.metric_count.to_string()]
@@ -98,21 +98,6 @@ fn filter(choice: &DeviceChoice) -> String {
     let anonymous = choice.anonymous.then(|| "&anonymous=1".to_owned());
     let silent = choice.silent_for.map(|time| format!("&last_seen_before={}", ago_ms(time)));
     [user, anonymous, silent].into_iter().flatten().collect()
-}
-
-/// The rows with their columns aligned.
-fn table(rows: &[[String; 5]]) -> String {
-    let mut widths = [0; 5];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; 5]| {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 /// Body of a request to forget devices.

@@ -11,4 +11,6 @@ pub mod passwd;
 pub mod replay;
 pub mod savepoint;
 pub mod simulate;
+mod table;
 pub mod token;
+pub mod topics;

@@ -9,7 +9,7 @@ use crate::config::nearest::nearest;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
 use crate::config::tenants::TENANTS;
 use crate::config::value::{RawValue, at_least_ms};
-use crate::core::settings::{MetricRange, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
 
 /// One key of the configuration.
@@ -77,6 +77,8 @@ const TIMESTAMP_UNITS: &[(&str, TimestampUnit)] = &[
     ("us", TimestampUnit::Us),
     ("ns", TimestampUnit::Ns),
 ];
+const SEQUENCE_BITS: &[(u64, SequenceBits)] =
+    &[(8, SequenceBits::Bits8), (16, SequenceBits::Bits16), (32, SequenceBits::Bits32), (64, SequenceBits::Bits64)];
 const BACKLOGS: &[(&str, bool)] = &[("on", true), ("off", false)];
 const WATERMARKS: &[(&str, WatermarkScope)] = &[("device", WatermarkScope::Device), ("global", WatermarkScope::Global)];
 const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] = &[
@@ -132,6 +134,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("ingest", "error_topics", ingest.error_topics, |v| v.texts()),
     key!("ingest", "timestamp_unit", ingest.timestamp_unit, |v| v.choice(TIMESTAMP_UNITS)),
     key!("ingest", "numeric_strings", ingest.numeric_strings, |v| v.switch()),
+    key!("ingest", "seq_bits", ingest.seq_bits, |v| v.width_or_auto(SEQUENCE_BITS, SequenceBits::Auto)),
     key!("ingest", "max_readings_per_message", ingest.max_readings_per_message, |v| v.whole(1..=1_000_000)),
     key!("validate", "max_future", validate.max_future_ms, |v| v.duration_or_off_ms(at_least_ms(0))),
     key!("validate", "max_age", validate.max_age_ms, |v| v.duration_or_off_ms(at_least_ms(1))),

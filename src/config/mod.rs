@@ -24,6 +24,7 @@ pub use duration::{DurationError, parse_duration};
 pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use host_pattern::{HostPattern, host_name};
 pub use load::{ReadConfig, environment};
+pub(crate) use nearest::nearest;
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,

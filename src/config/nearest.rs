@@ -1,7 +1,7 @@
 //! Finds what a misspelt name probably means, for "did you mean".
 
 /// The candidate with the smallest edit distance to `name`, if the distance is at most a third of the candidate's length.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let nearest = candidates.map(|candidate| (edits(name, candidate), candidate)).min_by_key(|(edits, _)| *edits)?;
     (nearest.0 <= nearest.1.len().div_ceil(3)).then_some(nearest.1)
 }

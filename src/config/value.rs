@@ -111,6 +111,19 @@ impl<'a> RawValue<'a> {
         self.whole(range).map(Some).map_err(or_off)
     }
 
+    /// One of these numbers of bits, or "auto".
+    pub fn width_or_auto<T: Copy>(self, widths: &[(u64, T)], auto: T) -> Result<T, ConfigProblem> {
+        if self.as_text() == Some("auto") {
+            return Ok(auto);
+        }
+        let number = self.whole::<u64>(0..=u64::from(u8::MAX)).ok();
+        let found = widths.iter().find(|(bits, _)| Some(*bits) == number);
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<_> = widths.iter().map(|(bits, _)| bits.to_string()).collect();
+            self.not("one of the choices", format!("{} or \"auto\"", words.join(", ")))
+        })
+    }
+
     /// A finite number.
     pub fn number(self) -> Result<f64, ConfigProblem> {
         let number = match self {

@@ -157,13 +157,22 @@ impl<'a> DecodedMessage<'a> {
         self.is_single.then_some(&self.single)
     }
 
-    /// Whether any element carries a sequence number.
+    /// Whether any element carries a `seq` field.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()
             || self
                 .elements
                 .iter()
                 .any(|element| matches!(element, MessageElement::Object(fields) if !fields.seq.is_none()))
+    }
+
+    /// Whether all elements that can be readings have a sequence number, by the check of their `seq` field.
+    pub fn all_have_sequence(&self, is_number: impl Fn(&JsonToken<'a>) -> bool) -> bool {
+        let mut others = self.elements.iter().filter_map(|element| match element {
+            MessageElement::Object(fields) => Some(fields),
+            MessageElement::Other(_) => None,
+        });
+        self.single().is_none_or(|fields| is_number(&fields.seq)) && others.all(|fields| is_number(&fields.seq))
     }
 
     /// Reads one element of an array.

@@ -98,6 +98,21 @@ impl<const MAX: usize> SequenceSet<MAX> {
         true
     }
 
+    /// The highest number.
+    #[inline]
+    pub fn top(&self) -> Option<u64> {
+        self.top.map(|(_, high)| high)
+    }
+
+    /// Removes the numbers above `seq`.
+    pub fn remove_above(&mut self, seq: u64) {
+        while let Some((low, high)) = self.top
+            && high > seq
+        {
+            self.top = if low <= seq { Some((low, seq)) } else { self.lower.pop() };
+        }
+    }
+
     /// Removes all numbers.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -201,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_a_set(seqs in prop::collection::vec(0u64..100, 0..200)) {
+        fn is_a_set(seqs in prop::collection::vec(0u64..100, 0..200), above in 0u64..100) {
             let (mut set, mut model): (SequenceSet, _) = (SequenceSet::default(), BTreeSet::new());
             for seq in seqs {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq));
@@ -210,6 +225,12 @@ mod tests {
             }
             for seq in 0..100 {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq), "{}", seq);
+            }
+            prop_assert_eq!(set.top(), model.last().copied());
+            let mut lower = set.clone();
+            lower.remove_above(above);
+            for seq in 0..100 {
+                prop_assert_eq!(lower.contains(seq), seq <= above && model.contains(&seq), "{} of those up to {}", seq, above);
             }
             let ranges: Vec<_> = set.ranges().collect();
             prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));

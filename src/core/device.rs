@@ -8,6 +8,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, 
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
+use crate::core::sequences::DeviceSequences;
 use crate::core::user::RecordedUser;
 use crate::core::watermark::NONE_MS;
 use crate::core::window::{Series, Window};
@@ -19,12 +20,15 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
 /// Tag of the added field with the backlog.
-const TAG_BACKLOG: u8 = 2;
+const TAG_BACKLOG: u8 = 3;
 /// Tag of the added field with `holds_until_ms` and `live_ms`.
-const TAG_RETURN: u8 = 3;
+const TAG_RETURN: u8 = 4;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
+
+/// Tag of the added field with what is remembered beside the sequence numbers.
+const TAG_SEQUENCES: u8 = 2;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -87,7 +91,7 @@ pub(super) struct Device {
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
     pub queued_ms: i64,
     /// Sequence numbers seen since the device restarted.
-    pub sequences: SequenceSet,
+    pub sequences: DeviceSequences,
     /// Hash of the last `boot` that the device sent.
     pub boot: Option<u64>,
     /// Number of readings in windows.
@@ -126,7 +130,7 @@ impl Device {
             closed_ms: NONE_MS,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
-            sequences: SequenceSet::default(),
+            sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
             rejected: Vec::new(),
@@ -215,7 +219,7 @@ impl Device {
         if defects::is(Defect::ForgetSequences) {
             <SequenceSet>::default().encode(out)
         } else {
-            self.sequences.encode(out)
+            self.sequences.seen.encode(out)
         }
         out.push(u8::from(self.boot.is_some()));
         if let Some(boot) = self.boot {
@@ -233,6 +237,7 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
@@ -281,6 +286,7 @@ impl Device {
                 self.live_ms = field.i64()?;
                 Ok(())
             }
+            TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
                 Ok(())
@@ -301,7 +307,7 @@ impl Device {
             device.last_awake_ms,
             device.closed_ms,
         ] = reader.words()?.map(u64::cast_signed);
-        device.sequences = SequenceSet::decode(reader)?;
+        device.sequences.seen = SequenceSet::decode(reader)?;
         device.boot = match reader.u8()? {
             0 => None,
             1 => Some(reader.u64_le()?),
@@ -398,7 +404,8 @@ mod tests {
         device.boot = Some(7);
         device.introduced_by = RecordedUser::Named("u".into());
         device.first_seen_ms = -3;
-        device.sequences.insert(4);
+        device.sequences.seen.insert(4);
+        device.sequences.count_invalid();
         device.closed_ms = 77;
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;

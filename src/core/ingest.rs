@@ -6,8 +6,9 @@ use std::borrow::Cow;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, ClientKey, RememberedClient};
-use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricsField};
+use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricEntry, MetricsField};
 use crate::core::device::Slot;
+use crate::core::digest::element_digest;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
@@ -17,6 +18,7 @@ use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::SeqOwner;
+use crate::core::sequences::NumberedElement;
 use crate::core::topic::TopicKind;
 use crate::core::user::RecordedUser;
 use crate::core::validate;
@@ -128,7 +130,11 @@ impl Operator {
     /// publish the same payload twice under the same packet id once the first is acknowledged.
     fn check_redelivery(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
-        if origin.publish.qos == 0 || !self.settings.current.dedup || message.has_sequence() || ignores {
+        let is_numbered = match self.settings.current.has_field_rules() {
+            true => message.all_have_sequence(|token| self.sequence(token).is_ok_and(|seq| seq.is_some())),
+            false => message.has_sequence(),
+        };
+        if origin.publish.qos == 0 || !self.settings.current.dedup || is_numbered || ignores {
             return false;
         }
         let PublishRecord { client_id, user, topic, packet_id, payload, dup, .. } = *origin.publish;
@@ -199,7 +205,7 @@ impl Operator {
             }
             seq_owner = self.seq_owner(wanted, indexes);
         }
-        let checked = self.check(batch, origin, fields, is_fault, redelivered, seq_owner);
+        let checked = self.check(batch, origin, fields, &message.entries, is_fault, redelivered, seq_owner);
         if is_fault {
             self.fault(origin, *index, &checked, fields, out);
             *index += 1;
@@ -247,12 +253,14 @@ impl Operator {
     }
 
     /// Makes the checks of an element as a whole, and notes the element in the state of its device.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, borrowed apart from each other")]
     #[inline]
     fn check<'a: 'm, 'm>(
         &mut self,
         batch: &mut BatchContext<'a>,
         origin: ReadingOrigin<'_>,
         fields: &'m ElementFields<'a>,
+        entries: &[MetricEntry<'a>],
         is_fault: bool,
         redelivered: bool,
         seq_owner: SeqOwner<'_>,
@@ -271,7 +279,13 @@ impl Operator {
             },
         };
         let unknown = problem.take_if(|problem| problem.reason() == Reason::UnknownDevice);
-        let seq = validate::sequence(&fields.seq).unwrap_or_else(|wrong| note(&mut problem, wrong));
+        let seq = match self.sequence(&fields.seq) {
+            Ok(seq) => seq,
+            Err(_) if self.settings.current.has_field_rules() => {
+                self.note_invalid_sequence(slot.filter(|_| origin.replay.is_none()))
+            }
+            Err(wrong) => note(&mut problem, wrong),
+        };
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
         let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
             let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
@@ -287,9 +301,21 @@ impl Operator {
         let duplicate = match slot {
             Some(slot) if self.settings.current.dedup && !defects::is(Defect::IgnoreSequences) => {
                 let time = problem.is_none().then_some(time);
-                match origin.replay {
-                    None => self.deduplicate(slot, seq, boot, time, origin.publish.dup, is_fault),
-                    Some(_) => self.deduplicate_replayed(seq_owner, slot, seq, boot, time),
+                // A replay is of the past, as a message with DUP is.
+                let dup = origin.publish.dup || origin.replay.is_some();
+                if self.settings.current.has_field_rules() {
+                    let digest = seq.map_or(0, |_| element_digest(fields, entries));
+                    let element = NumberedElement { seq: seq.unwrap_or(0), digest, time, dup, is_fault };
+                    let numbered = seq.map(|_| &element);
+                    match origin.replay {
+                        None => self.deduplicate(slot, numbered, boot),
+                        Some(_) => self.deduplicate_replayed(seq_owner, slot, numbered, boot),
+                    }
+                } else {
+                    match origin.replay {
+                        None => self.deduplicate_by_numbers(slot, seq, boot, time, dup, is_fault),
+                        Some(_) => self.deduplicate_replayed_by_numbers(seq_owner, slot, seq, boot, time),
+                    }
                 }
             }
             _ => None,
@@ -360,48 +386,6 @@ impl Operator {
             device.live_ms = now_ms;
             self.clocks.global.last_arrival_ms = now_ms;
         }
-    }
-
-    /// Inserts the sequence number; returns the problem if it was counted before. `time` is `None` where the element has
-    /// a problem: such an element does not tell a restart.
-    #[inline]
-    fn deduplicate<'m>(
-        &mut self,
-        slot: Slot,
-        seq: Option<u64>,
-        boot: Option<u64>,
-        time: Option<ElementTime>,
-        dup: bool,
-        is_fault: bool,
-    ) -> Option<ReadingProblem<'m>> {
-        let device = &mut self.devices[slot];
-        if let Some(boot) = boot {
-            if device.boot.is_some_and(|before| before != boot) {
-                device.sequences.clear();
-            }
-            device.boot = Some(boot);
-        }
-        let seq = seq?;
-        let newest_ms = device.newest_seen_ms;
-        if let Some(time) = time
-            && (time.stated || !is_fault)
-        {
-            device.newest_seen_ms = newest_ms.max(time.ms);
-        }
-        if !device.sequences.contains(seq) {
-            self.totals.sequence_ranges_merged += u64::from(device.sequences.insert(seq));
-            return None;
-        }
-        let restarted = time.is_some_and(|time| time.ms > newest_ms && (time.stated || !dup && !is_fault));
-        if restarted {
-            device.sequences.clear();
-            device.sequences.insert(seq);
-            return None;
-        }
-        // A fault without a time of its own cannot show that its device restarted. It enters no window, so unless MQTT
-        // says that it is redelivered, it is better stored twice than lost.
-        let told_again = is_fault && !dup && time.is_some_and(|time| !time.stated);
-        (!told_again).then_some(ReadingProblem::DuplicateSequence(seq))
     }
 
     fn fault(

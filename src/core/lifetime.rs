@@ -134,6 +134,7 @@ impl Operator {
         self.about_to_change(group);
         self.groups.get_mut(group).devices.retain(|&other| other != slot);
         let device = self.devices.remove(slot);
+        self.extra_digests -= device.sequences.extra_digests();
         self.owners.remove(&device);
         self.uncount_backlog(&device);
         self.series.count -= device.series.len();

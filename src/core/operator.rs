@@ -79,6 +79,8 @@ pub struct Operator {
     pub(super) groups: Groups,
     pub(super) clocks: Clocks,
     pub(super) replays: ReplayState,
+    /// Digests of all devices beyond those that each may have.
+    pub(super) extra_digests: usize,
     pub(super) totals: Totals,
     pub(super) next_seq: NextSeq,
     pub(super) work: BatchWork,
@@ -97,6 +99,7 @@ impl Operator {
             groups: Groups::new(),
             clocks: Clocks::default(),
             replays: ReplayState::default(),
+            extra_digests: 0,
             totals: Totals::default(),
             next_seq: NextSeq::default(),
             work: BatchWork::default(),
@@ -157,6 +160,7 @@ impl Operator {
             backlog_windows: self.backlogs.windows,
             backlog_devices: self.backlogs.devices,
             clients: self.clients.len(),
+            extra_digests: self.extra_digests,
         }
     }
 

@@ -62,6 +62,8 @@ pub(super) enum ReadingProblem<'m> {
     UnknownDevice(&'m str),
     /// The sequence number was counted before.
     DuplicateSequence(u64),
+    /// The sequence number came before, and what came with it is not remembered.
+    SequenceRepeated(u64),
     /// The MQTT message with this packet id was counted before.
     DuplicateMessage(u16),
     /// There is no room for the device at this limit.
@@ -90,6 +92,7 @@ impl ReadingProblem<'_> {
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
             Self::DuplicateSequence(_) | Self::DuplicateMessage(_) => Reason::Duplicate,
+            Self::SequenceRepeated(_) => Reason::SeqRepeated,
             Self::TooManyDevices(_) => Reason::TooManyDevices,
             Self::TooManyMetrics(_) => Reason::TooManyMetrics,
             Self::Late { .. } => Reason::Late,
@@ -165,8 +168,15 @@ impl fmt::Display for ReadingProblem<'_> {
                 write!(f, "device {:?} is not in validate.allowed_devices; add it if it may send", Excerpt(id))
             }
             Self::DuplicateSequence(seq) => {
-                write!(f, "sequence number {seq} was counted before; if the device restarted, let it send a new `boot`")
+                write!(f, "the same reading with sequence number {seq} was counted before")
             }
+            Self::SequenceRepeated(seq) => write!(
+                f,
+                "sequence number {seq} came before, and weir no longer remembers with which reading: this is the same one again, or \
+                 another one under the same number, and its event time is not newer than all before; let the device send a \
+                 new `boot` when its numbers begin anew, or set dedup.enabled = false if it uses numbers twice; if this is another \
+                 reading, `weir errors replay` counts it"
+            ),
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
             }
@@ -177,10 +187,11 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::Late { time_ms, end_ms, watermark_ms } => write!(
                 f,
                 "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
-                 raise window.allowed_lateness if such readings must count",
+                 a window.allowed_lateness above {} would have kept it open",
                 Rfc3339(time_ms),
                 Rfc3339(end_ms),
-                Rfc3339(watermark_ms)
+                Rfc3339(watermark_ms),
+                Span(watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0))
             ),
             Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
             Self::Fault(None) => f.write_str("the device reported a fault"),

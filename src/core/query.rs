@@ -29,6 +29,12 @@ pub struct DeviceSummary {
     pub rejected: Vec<(Reason, u64)>,
     /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
+    /// Restarts of the device that its sequence numbers or `boot` showed.
+    pub sequence_restarts: u64,
+    /// Times that its counter began again at 0 behind its largest number.
+    pub sequence_wraps: u64,
+    /// Objects of the device whose `seq` is no number.
+    pub sequence_invalid: u64,
     /// Number of messages that repeated what was retained on their topic.
     pub retained_repeats: u64,
     /// Number of metrics.
@@ -65,7 +71,8 @@ pub struct LastWindow {
 pub struct DeviceDetail {
     /// The fields of the list of devices.
     pub summary: DeviceSummary,
-    /// Ranges of sequence numbers seen; both ends belong to them.
+    /// Ranges of sequence numbers seen since the device restarted; both ends belong to them. Numbers behind a wrap are
+    /// continued: 65,537 is the 1 behind the first wrap of a counter of 16 bits.
     pub sequence_ranges: Vec<(u64, u64)>,
     /// Metrics of the device, each with its last closed window.
     pub series: Vec<(String, Option<LastWindow>)>,
@@ -98,7 +105,7 @@ impl Operator {
         let last = |(index, series): (usize, &Series)| (series.metric.to_string(), last_window(device, index));
         Some(DeviceDetail {
             summary: self.summary(device),
-            sequence_ranges: device.sequences.ranges().collect(),
+            sequence_ranges: device.sequences.seen.ranges().collect(),
             series: device.series.iter().enumerate().map(last).collect(),
         })
     }
@@ -125,6 +132,7 @@ impl Operator {
     }
 
     pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
+        let history = device.sequences.history();
         DeviceSummary {
             device_id: device.id.to_string(),
             introduced_by: device.introduced_by.as_deref().name().map(str::to_owned),
@@ -134,7 +142,10 @@ impl Operator {
             clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),
             accepted: device.accepted,
             rejected: device.rejected.clone(),
-            sequence_missing: device.sequences.missing(),
+            sequence_missing: device.sequences.seen.missing(),
+            sequence_restarts: history.restarts,
+            sequence_wraps: history.wraps,
+            sequence_invalid: history.invalid,
             retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }

@@ -36,11 +36,13 @@ pub enum Reason {
     Late = 14,
     /// The device itself reported a fault.
     DeviceError = 15,
+    /// The `seq` of the reading came before, and nothing tells whether the reading did.
+    SeqRepeated = 16,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 
     /// All reasons, by discriminant.
     pub const ALL: [Reason; Self::COUNT] = [
@@ -60,6 +62,7 @@ impl Reason {
         Reason::TooManyMetrics,
         Reason::Late,
         Reason::DeviceError,
+        Reason::SeqRepeated,
     ];
 
     /// Name of the reason in the API, in topics and in metric labels.
@@ -81,6 +84,7 @@ impl Reason {
             Reason::TooManyMetrics => "too_many_metrics",
             Reason::Late => "late",
             Reason::DeviceError => "device_error",
+            Reason::SeqRepeated => "seq_repeated",
         }
     }
 

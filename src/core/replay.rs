@@ -8,8 +8,6 @@ use std::ops::Range;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::DecodedMessage;
-use crate::core::device::Slot;
-use crate::core::ingest::ElementTime;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::problem::ReadingProblem;
@@ -148,47 +146,8 @@ impl Operator {
         let mut siblings = (first..).take(indexes.len());
         let counted = |seq: u64| {
             let is_other = items.iter().all(|item| item.stored_seq != seq);
-            is_other && self.replays.replayed.contains(seq) && !self.replays.redelivered.contains(seq)
+            is_other && self.replays.replayed.contains(seq) && !self.replays.uncounted.contains(seq)
         };
         if siblings.any(counted) { SeqOwner::This } else { SeqOwner::Unsure(items) }
-    }
-
-    /// Deduplicates a replayed element: remembers its `seq` for later redeliveries. The `seq` is a duplicate only where
-    /// it was not remembered at the rejection and a redelivery was counted since. The element tells no restart of its
-    /// device, because it is from the past.
-    pub(super) fn deduplicate_replayed<'m>(
-        &mut self,
-        owner: SeqOwner<'_>,
-        slot: Slot,
-        seq: Option<u64>,
-        boot: Option<u64>,
-        time: Option<ElementTime>,
-    ) -> Option<ReadingProblem<'m>> {
-        let device = &mut self.devices[slot];
-        if let Some(boot) = boot
-            && *device.boot.get_or_insert(boot) != boot
-        {
-            // The numbers are of another run of the device.
-            return None;
-        }
-        let seq = seq?;
-        let newest_ms = device.newest_seen_ms;
-        if let Some(time) = time {
-            device.newest_seen_ms = newest_ms.max(time.ms);
-        }
-        if !device.sequences.contains(seq) {
-            self.totals.sequence_ranges_merged += u64::from(device.sequences.insert(seq));
-            return None;
-        }
-        // Newer than anything seen: the number that is remembered is of another message, from before a restart.
-        let is_newer = time.is_some_and(|time| time.stated && time.ms > newest_ms);
-        let SeqOwner::Unsure(items) = owner else { return None };
-        if is_newer {
-            return None;
-        }
-        for item in items {
-            self.replays.redelivered.insert(item.stored_seq);
-        }
-        Some(ReadingProblem::DuplicateSequence(seq))
     }
 }

@@ -19,8 +19,8 @@ pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
 pub(super) struct ReplayState {
     /// Errors that were replayed.
     pub replayed: ReplayedSet,
-    /// Replayed errors whose reading was found to be counted from a redelivery.
-    pub redelivered: SequenceSet,
+    /// Replayed errors whose reading was found to be counted from a redelivery, or may have been.
+    pub uncounted: SequenceSet,
     /// What became of the last replays.
     pub effects: ReplayEffects,
     /// Origins of replays, while a journal is processed anew under other settings.

@@ -23,6 +23,40 @@ pub enum TimestampUnit {
     Ns,
 }
 
+/// Width of the counters from which devices take their sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum SequenceBits {
+    /// Told by the numbers: one close to 0 behind one close to the largest number of 8, 16 or 32 bits is a wrap.
+    #[serde(rename = "auto")]
+    Auto,
+    /// 0 to 255.
+    #[serde(rename = "8")]
+    Bits8,
+    /// 0 to 65,535.
+    #[serde(rename = "16")]
+    Bits16,
+    /// 0 to 4,294,967,295.
+    #[serde(rename = "32")]
+    Bits32,
+    /// The numbers do not wrap.
+    #[default]
+    #[serde(rename = "64")]
+    Bits64,
+}
+
+impl SequenceBits {
+    /// The largest number.
+    #[inline]
+    pub fn largest(self) -> u64 {
+        match self {
+            Self::Bits8 => u64::from(u8::MAX),
+            Self::Bits16 => u64::from(u16::MAX),
+            Self::Bits32 => u64::from(u32::MAX),
+            Self::Auto | Self::Bits64 => u64::MAX,
+        }
+    }
+}
+
 /// Whose event time closes windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +101,10 @@ pub struct Settings {
     pub timestamp_unit: TimestampUnit,
     /// Whether a string that is a number is accepted as value.
     pub numeric_strings: bool,
+    /// Width of the counters from which devices take their sequence numbers. Versions that did not record it let no number
+    /// wrap.
+    #[serde(default)]
+    pub sequence_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
     /// Event times further ahead of the arrival than this are rejected; `None`: no limit.
@@ -161,6 +199,7 @@ impl Default for Settings {
             error_topics: vec!["devices/+/errors".into()],
             timestamp_unit: TimestampUnit::Auto,
             numeric_strings: false,
+            sequence_bits: SequenceBits::Auto,
             max_readings_per_message: 1024,
             max_future_ms: Some(300_000),
             max_age_ms: Some(7 * 86_400_000),

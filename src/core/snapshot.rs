@@ -27,6 +27,8 @@ use crate::core::watermark::NONE_MS;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 4;
+/// Tag of the added field with counts of sequence numbers.
+const TAG_SEQUENCE_COUNTS: u8 = 2;
 /// Header of versions that had no added fields.
 const HEADER_WITHOUT_FIELDS: u8 = 3;
 /// Header of versions that forgot devices only after their silence.
@@ -44,7 +46,7 @@ const GROUP_WITH_RINGS: u8 = 1;
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
 /// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
-const TAG_BACKLOGS: u8 = 2;
+const TAG_BACKLOGS: u8 = 3;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,12 +157,13 @@ impl Operator {
             put_u64(count, &mut out);
         }
         self.replays.replayed.encode(&mut out);
-        self.replays.redelivered.encode(&mut out);
+        self.replays.uncounted.encode(&mut out);
         put_u64(self.totals.devices_forgotten, &mut out);
         put_u64(DeviceLimit::COUNT as u64, &mut out);
         for count in self.totals.devices_refused {
             put_u64(count, &mut out);
         }
+        put_field(TAG_SEQUENCE_COUNTS, &mut out, |out| encode_sequence_counts(&self.totals, out));
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
@@ -212,7 +215,7 @@ impl Operator {
             operator.totals.replays_ignored = reader.u64()?;
             operator.totals.replay_ranges_merged = reader.u64()?;
             operator.replays.replayed = ReplayedSet::decode(&mut reader)?;
-            operator.replays.redelivered = SequenceSet::decode(&mut reader)?;
+            operator.replays.uncounted = SequenceSet::decode(&mut reader)?;
         }
         if format >= HEADER_WITHOUT_FIELDS {
             operator.totals.devices_forgotten = reader.u64()?;
@@ -224,6 +227,7 @@ impl Operator {
         }
         if format >= HEADER_FORMAT {
             read_fields(&mut reader, |tag, field| match tag {
+                TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut operator.totals),
                 TAG_RETAINED_REPEATS => {
                     operator.totals.retained_repeats = field.u64()?;
                     Ok(())
@@ -270,6 +274,7 @@ impl Operator {
             self.series.count += device.series.len();
             self.series.windows += device.windows().count();
             self.series.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
+            self.extra_digests += device.sequences.extra_digests();
             self.add_device(device);
         }
         for _ in 0..reader.count()? {
@@ -303,6 +308,9 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         replay_ranges_merged: _,
         devices_forgotten: _,
         devices_refused: _,
+        sequence_restarts: _,
+        sequence_wraps: _,
+        sequence_invalid: _,
         retained_repeats: _,
         windows_backlog: _,
         backlog_windows_forced: _,
@@ -323,6 +331,21 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
     for count in rejected {
         put_u64(*count, out);
     }
+}
+
+/// Appends the counts, unless all are 0.
+fn encode_sequence_counts(totals: &Totals, out: &mut Vec<u8>) {
+    let counts = [totals.sequence_restarts, totals.sequence_wraps, totals.sequence_invalid];
+    if counts != [0; 3] {
+        counts.into_iter().for_each(|count| put_u64(count, out));
+    }
+}
+
+fn decode_sequence_counts(reader: &mut FieldReader<'_>, totals: &mut Totals) -> Result<(), DecodeError> {
+    totals.sequence_restarts = reader.u64()?;
+    totals.sequence_wraps = reader.u64()?;
+    totals.sequence_invalid = reader.u64()?;
+    Ok(())
 }
 
 fn decode_totals(reader: &mut FieldReader<'_>) -> Result<Totals, DecodeError> {

@@ -26,6 +26,12 @@ pub struct Totals {
     pub fired_runs_merged: u64,
     /// Merges of two ranges of seen sequence numbers, because a device had too many ranges.
     pub sequence_ranges_merged: u64,
+    /// Restarts of devices that their sequence numbers or `boot` showed.
+    pub sequence_restarts: u64,
+    /// Times that the counter of a device began again at 0 behind its largest number.
+    pub sequence_wraps: u64,
+    /// Elements whose `seq` is no number. Their readings count as readings without one.
+    pub sequence_invalid: u64,
     /// Devices that were forgotten after `state.device_ttl`.
     pub devices_expired: u64,
     /// Devices that were forgotten because an operator asked for it.
@@ -67,4 +73,6 @@ pub struct Sizes {
     pub backlog_devices: usize,
     /// MQTT clients that are remembered for redelivery.
     pub clients: usize,
+    /// Digests of readings that devices have beyond the twelve that each may have.
+    pub extra_digests: usize,
 }

@@ -138,6 +138,49 @@ pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Reading
     }
 }
 
+/// Reads the `seq` field under field rules: a number may also be written as `42.0`, `4.2e1` or `"42"`.
+#[inline]
+pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result<Option<u64>, ReadingProblem<'m>> {
+    let seq = match token {
+        JsonToken::Number(number) => match number.as_integer() {
+            Some((false, seq)) => Some(seq),
+            _ => whole_number(number.text()),
+        },
+        JsonToken::Absent | JsonToken::Null => return Ok(None),
+        JsonToken::Text(text) => whole_number(text.trim()),
+        _ => None,
+    };
+    let no_number = ReadingProblem::WrongType {
+        field: "seq",
+        found: token.kind(),
+        wanted: "an integer from 0 to 18446744073709551615",
+    };
+    seq.filter(|&seq| seq <= largest).map(Some).ok_or(no_number)
+}
+
+/// The number that a text is, if it is a whole number that fits in 64 bits: digits, perhaps with a fraction and an exponent.
+#[cold]
+fn whole_number(text: &str) -> Option<u64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent: i64 = exponent.parse().ok()?;
+    let (is_negative, whole) = whole.strip_prefix('-').map_or((false, whole), |whole| (true, whole));
+    let mut digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut power = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    while digits.ends_with('0') {
+        digits.pop();
+        power += 1;
+    }
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let power = u32::try_from(power).ok()?;
+    digits.parse::<u64>().ok()?.checked_mul(10_u64.checked_pow(power)?).filter(|_| !is_negative)
+}
+
 /// Reads the `boot` field; returns a hash of it.
 pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
     use crate::core::hash::xxh64;
@@ -275,6 +318,34 @@ mod tests {
         check("true", Err(()));
         check("null", Ok(None));
         check("", Ok(None));
+    }
+
+    #[test]
+    fn sequence_numbers_in_other_forms() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(sequence_number(&token(text), u64::MAX).ok().flatten(), expected, "{text}");
+        };
+        for text in
+            ["42", "42.0", "42.000", "4.2e1", "0.42E+2", "4200e-2", "\"42\"", "\" 42\"", "\"42.0\"", "\"4.2e1\""]
+        {
+            check(text, Some(42));
+        }
+        check("18446744073709551615.0", Some(u64::MAX));
+        check("1.8446744073709551615e19", Some(u64::MAX));
+        check("0.000e999999999999", Some(0));
+        check("-0", Some(0));
+        check("-0.0", Some(0));
+        for text in ["-1", "1.5", "18446744073709551616", "1e20", "1e-1", "1e999999999999999999999", "true", "[]", "{}"]
+        {
+            check(text, None);
+        }
+        for text in ["\"\"", "\"x\"", "\"-1\"", "\"4 2\"", "\"0x2a\"", "\"--0\"", "\"1e\"", "\".\"", "\"+42\""] {
+            check(text, None);
+        }
+        assert_eq!(sequence_number(&token("null"), 9), Ok(None));
+        assert_eq!(sequence_number(&token(""), 9), Ok(None));
+        assert_eq!(sequence_number(&token("9"), 9), Ok(Some(9)));
+        assert!(sequence_number(&token("10"), 9).is_err());
     }
 
     #[test]

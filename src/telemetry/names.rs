@@ -48,6 +48,9 @@ metrics! {
     MQTT_CONNECTIONS_CLOSED Counter "weir_mqtt_connections_closed_total" "Accepted connections that ended; label reason.";
     MQTT_PUBLISHES_RECEIVED Counter "weir_mqtt_publishes_received_total" "PUBLISH packets received; labels qos, kind (ingest, other).";
     MQTT_PUBLISHES_REFUSED Counter "weir_mqtt_publishes_refused_total" "PUBLISH packets refused; label reason.";
+    MQTT_PUBLISHES_UNMATCHED Counter "weir_mqtt_publishes_unmatched_total" "PUBLISH packets on topics that are no ingest topics and have no subscriber.";
+    MQTT_UNMATCHED_TOPICS Gauge "weir_mqtt_unmatched_topics" "Topics in /api/v1/topics: they are no ingest topics. At most 1000 are kept.";
+    MQTT_UNMATCHED_TOPICS_REPLACED Counter "weir_mqtt_unmatched_topics_replaced_total" "Topics that left /api/v1/topics because there were too many.";
     MQTT_SUBSCRIPTIONS_DENIED Counter "weir_mqtt_subscriptions_denied_total" "Subscriptions that the access rules denied, or ended after a reload; label when.";
     MQTT_PUBLISH_BYTES Counter "weir_mqtt_publish_payload_bytes_total" "Payload bytes of received ingest publishes.";
     MQTT_PUBLISHES_REPEATED Counter "weir_mqtt_publishes_repeated_total" "QoS 2 publishes received again while their packet id was in use; they are acknowledged and not processed again.";
@@ -117,6 +120,11 @@ metrics! {
     WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
     WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";
     WINDOWS_HELD Gauge "weir_windows_held" "Windows in memory, fired ones included.";
+    WINDOWS_BACKLOG Counter "weir_backlog_windows_fired_total" "First firings of windows that a backlog filled, since the journal began.";
+    BACKLOG_WINDOWS_FORCED Counter "weir_backlog_windows_forced_total" "Windows of backlogs that fired early because a bound on their number was reached, since the journal began.";
+    BACKLOG_WINDOWS Gauge "weir_backlog_windows" "Windows held for backlogs.";
+    BACKLOG_DEVICES Gauge "weir_backlog_devices" "Devices with a backlog that has not ended.";
+    FIRED_RUNS_MERGED Counter "weir_fired_runs_merged_total" "Gaps between fired windows that count as fired because their series had too many gaps, since the journal began.";
     WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock minus the lowest watermark of devices with open windows.";
     EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock minus the newest event time accepted.";
     DEVICES Gauge "weir_devices" "Devices in the state.";
@@ -124,6 +132,10 @@ metrics! {
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
     DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";
     SERIES Gauge "weir_series" "(device, metric) pairs in the state.";
+    SEQUENCE_RESTARTS Counter "weir_sequence_restarts_total" "Restarts of devices that their sequence numbers or boot showed, since the journal began.";
+    SEQUENCE_WRAPS Counter "weir_sequence_wraps_total" "Times that a device's counter of 8, 16 or 32 bits began again at 0, since the journal began.";
+    SEQUENCE_INVALID Counter "weir_sequence_invalid_total" "Objects whose seq is no number, since the journal began. Their readings count as readings without seq.";
+    SEQUENCE_DIGESTS_EXTRA Gauge "weir_sequence_digests_extra" "Digests that devices remember beyond twelve each. At 1048576 no device gets more.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     RETAINED_REPEATS Counter "weir_retained_repeats_total" "Messages that repeated what was retained on their topic soon after a CONNECT, and are no readings, since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";

@@ -7,7 +7,7 @@ use super::device::{Element, SimDevice};
 use super::ledger::{MessageId, SimLedger, SimMessage};
 use super::wire::Wire;
 use weir::random::Random;
-use weir_test_kit::mqtt::{MqttVersion, PUBREL, TestConnect, acknowledgement, publish_packet};
+use weir_test_kit::mqtt::{MqttVersion, PUBREL, TestConnect, TestPublish, acknowledgement};
 
 /// A session that is kept outlives its connection for an hour of the simulated clock.
 const SESSION_EXPIRY_S: u32 = 3_600;
@@ -43,6 +43,14 @@ pub struct SimClient {
     clean: bool,
     /// Resends with a new packet identifier and without DUP: weir recognises the sequence numbers.
     renumbers: bool,
+    /// Publishes with RETAIN, one message at a time, and publishes the last one again whenever it connects, as a new packet.
+    retains: bool,
+    /// Last message that was sent.
+    last: Option<MessageId>,
+    /// When the CONNECT of the present connection was sent.
+    connect_ms: i64,
+    /// Whether the last message has to be published again before anything else.
+    owes_state: bool,
     limit: usize,
     devices: Vec<SimDevice>,
     link: SimLink,
@@ -63,6 +71,7 @@ impl SimClient {
         let has_seq = qos > 0 && random.one_in(2);
         let renumbers = has_seq && qos == 1 && random.one_in(2);
         let is_gateway = random.one_in(4);
+        let retains = qos == 1 && !is_gateway && !renumbers && random.one_in(2);
         let count = if is_gateway { 2 + random.index(3) } else { 1 };
         let devices = (0..count)
             .map(|index| SimDevice::new(format!("d{number}-{index}"), has_seq, !renumbers, now_ms, random))
@@ -75,7 +84,13 @@ impl SimClient {
             qos,
             clean: random.one_in(2),
             renumbers,
-            limit: (1 + random.index(64)).min(usize::from(max_inflight / 2)).min(if random.one_in(2) { 8 } else { 64 }),
+            retains,
+            last: None,
+            connect_ms: now_ms,
+            owes_state: false,
+            limit: (1 + random.index(if retains { 1 } else { 64 }))
+                .min(usize::from(max_inflight / 2))
+                .min(if random.one_in(2) { 8 } else { 64 }),
             devices,
             link: SimLink::Offline { until_ms: now_ms + random.range(0, 3_000) },
             last_packet_id: random.below(65_535) as u16,
@@ -90,6 +105,11 @@ impl SimClient {
     /// Whether every measurement is acknowledged.
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.outstanding.is_empty()
+    }
+
+    /// Whether every message that was sent is acknowledged.
+    pub fn has_no_message_outstanding(&self) -> bool {
+        self.outstanding.is_empty()
     }
 
     /// Ends the measurements.
@@ -124,6 +144,7 @@ impl SimClient {
         let connect = TestConnect::new(self.version, &self.name).keep_alive(0);
         wire.send(&if self.clean { connect } else { connect.kept(SESSION_EXPIRY_S) }.packet());
         self.link = SimLink::Connecting(wire.clone());
+        self.connect_ms = now_ms;
         self.incoming.clear();
         Some(wire)
     }
@@ -143,6 +164,7 @@ impl SimClient {
         }
         self.link = SimLink::Offline { until_ms };
         self.unanswered.clear();
+        self.owes_state = false;
         for outstanding in &mut self.outstanding {
             outstanding.on_wire = false;
         }
@@ -151,6 +173,9 @@ impl SimClient {
     /// Sends as many messages as the in-flight limit allows.
     pub fn send(&mut self, ledger: &mut SimLedger, random: &mut Random) {
         let SimLink::Open(wire) = &self.link else { return };
+        if self.owes_state {
+            return;
+        }
         let wire = wire.clone();
         for index in 0..self.outstanding.len() {
             if !self.outstanding[index].on_wire {
@@ -166,6 +191,32 @@ impl SimClient {
                 self.outstanding.push_back(Outstanding { id, packet_id, received: false, on_wire: true });
             }
         }
+    }
+
+    /// Whether the client has connected and publishes its last message again next: it is retained.
+    pub fn owes_state(&self) -> bool {
+        self.owes_state
+    }
+
+    /// Milliseconds since the CONNECT of the present connection was sent.
+    pub fn connected_for_ms(&self, now_ms: i64) -> i64 {
+        now_ms - self.connect_ms
+    }
+
+    /// The last message and its topic, if it is retained.
+    pub fn retained(&self) -> Option<(&str, MessageId)> {
+        self.last.filter(|_| self.retains).map(|id| (self.topic.as_str(), id))
+    }
+
+    /// Publishes the last message again, as a new packet without DUP, whether it was acknowledged or not.
+    pub fn publish_state(&mut self, ledger: &mut SimLedger) {
+        self.owes_state = false;
+        let (SimLink::Open(wire), Some(id)) = (&self.link, self.last) else { return };
+        let wire = wire.clone();
+        let packet_id = self.next_packet_id();
+        self.outstanding.clear();
+        self.publish(id, packet_id, false, &wire, ledger);
+        self.outstanding.push_back(Outstanding { id, packet_id, received: false, on_wire: true });
     }
 
     fn send_again(&mut self, index: usize, wire: &Wire, ledger: &mut SimLedger) {
@@ -184,9 +235,14 @@ impl SimClient {
     fn publish(&mut self, id: MessageId, packet_id: u16, dup: bool, wire: &Wire, ledger: &mut SimLedger) {
         let message = &mut ledger.messages[id];
         message.sent += 1;
-        let SimClient { version, qos, topic, .. } = &*self;
-        wire.send(&publish_packet(*version, topic, &message.payload, *qos, dup, packet_id));
-        if *qos > 0 {
+        let SimClient { version, qos, topic, retains, .. } = &*self;
+        let (qos, retain, payload) = (*qos, *retains, &*message.payload);
+        let mut packet = Vec::new();
+        TestPublish { topic, payload, qos, dup, retain, id: packet_id, ..TestPublish::default() }
+            .write(*version, &mut packet);
+        wire.send(&packet);
+        self.last = Some(id);
+        if qos > 0 {
             self.unanswered.push_back(packet_id);
         }
     }
@@ -246,6 +302,7 @@ impl SimClient {
                     return Err("a clean session is not there already".into());
                 }
                 self.link = SimLink::Open(wire.clone());
+                self.owes_state = self.retained().is_some();
                 Ok(())
             }
             BrokerAnswer::Connack { .. } => Err(format!("an unexpected {answer:?}")),

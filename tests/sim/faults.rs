@@ -176,6 +176,7 @@ impl World {
                             ));
                         }
                     }
+                    self.restore_retained(&process);
                     self.process = Some(process);
                     return self.after_start();
                 }

@@ -25,6 +25,7 @@ mod ledger;
 mod outputs;
 mod plan;
 mod process;
+mod retained;
 mod store;
 mod trace;
 mod wire;

@@ -154,6 +154,11 @@ impl SimProcess {
         self.connections.push(SimConnection { wire, serve: Box::pin(serve) });
     }
 
+    /// Retains a message as one that the store of retained messages held when weir started.
+    pub fn retain(&self, topic: &str, payload: &[u8]) {
+        self.mqtt.broker().publish(topic, payload.to_vec().into(), 1, true);
+    }
+
     pub fn connections(&self) -> usize {
         self.connections.len()
     }

@@ -39,6 +39,11 @@ impl Wire {
         ServerEnd(Rc::clone(&self.0))
     }
 
+    /// Whether both are ends of one connection.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The client sends.
     pub fn send(&self, bytes: &[u8]) {
         self.0.borrow_mut().up.extend(bytes);

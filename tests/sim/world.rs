@@ -237,6 +237,10 @@ impl World {
         }
         let (messages, acknowledged) = (self.ledger.messages.len(), self.ledger.acknowledged);
         let ended = client.receive(&mut self.ledger)?;
+        if client.owes_state() && !ended {
+            return self.state_comes_again(index);
+        }
+        let client = &mut self.clients[index];
         client.send(&mut self.ledger, &mut self.random);
         let sent = self.ledger.messages.len() - messages;
         let acked = self.ledger.acknowledged - acknowledged;

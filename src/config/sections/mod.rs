@@ -80,6 +80,7 @@ impl Config {
             error_topics: self.ingest.error_topics.clone(),
             timestamp_unit: self.ingest.timestamp_unit,
             numeric_strings: self.ingest.numeric_strings,
+            sequence_bits: self.ingest.seq_bits,
             max_readings_per_message: self.ingest.max_readings_per_message,
             max_future_ms: self.validate.max_future_ms,
             max_age_ms: self.validate.max_age_ms,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::units::{DAY_MS, MIB};
-use crate::core::settings::{MetricRange, Settings, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, Settings, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub struct IngestConfig {
     pub timestamp_unit: TimestampUnit,
     /// Whether a string that holds a number counts as a value.
     pub numeric_strings: bool,
+    /// Width of the counters from which devices take their sequence numbers.
+    pub seq_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
 }
@@ -85,6 +87,7 @@ impl Default for IngestConfig {
             error_topics: settings.error_topics,
             timestamp_unit: settings.timestamp_unit,
             numeric_strings: settings.numeric_strings,
+            seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,
         }
     }

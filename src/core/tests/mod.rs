@@ -6,6 +6,7 @@ mod conformance;
 mod events;
 mod idleness;
 mod model;
+mod model_numbers;
 mod own_device;
 mod properties;
 mod reasons;

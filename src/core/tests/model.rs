@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Input;
+use super::model_numbers::{ModelNumbered, ModelNumbers, ModelObjection};
 use crate::core::record;
-use crate::core::settings::{Settings, WatermarkScope};
+use crate::core::settings::{SequenceBits, Settings, WatermarkScope};
 
 /// One element of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,6 +149,7 @@ struct ModelDevice {
     last_arrival_ms: i64,
     last_awake_ms: i64,
     seqs: BTreeSet<u64>,
+    numbers: ModelNumbers,
     boot: Option<u8>,
     metrics: BTreeSet<&'static str>,
     /// Windows by end and metric. None is ever dropped.
@@ -389,7 +391,9 @@ impl Model {
     }
 
     fn check_redelivery(&mut self, message: &ModelMessage) -> bool {
-        if !self.settings.dedup || message.elements.iter().any(|element| element.seq.is_some()) {
+        let with_seq = message.elements.iter().filter(|element| seq(&self.settings, element).is_some()).count();
+        let numbered = if self.settings.has_field_rules() { with_seq == message.elements.len() } else { with_seq > 0 };
+        if !self.settings.dedup || numbered {
             return false;
         }
         let identity = (message.packet_id, message.payload());
@@ -452,7 +456,9 @@ impl Model {
         }
         let own_ms = watermarks.get(element.device).copied().flatten();
         let watermark_ms = if self.is_global() { self.watermark_ms } else { own_ms };
-        let mut duplicate = redelivered && element.seq.is_none();
+        let mut objection = (redelivered && seq(&self.settings, element).is_none()).then_some("duplicate");
+        let (now_ms, bits, by_numbers) =
+            (self.arrival_ms, self.settings.sequence_bits, !self.settings.has_field_rules());
         if let Some(device) = self.devices.get_mut(element.device) {
             device.last_arrival_ms = self.arrival_ms;
             device.last_awake_ms = self.arrival_ms - self.paused_ms;
@@ -460,10 +466,22 @@ impl Model {
             let valid = time_problem.is_none();
             match delivery.replay {
                 _ if !self.settings.dedup => {}
-                None => duplicate |= deduplicate(device, element, time_ms, valid, message.dup),
+                None if by_numbers => {
+                    let duplicate = deduplicate_by_numbers(device, element, time_ms, valid, message.dup);
+                    objection = objection.or(duplicate.then_some("duplicate"));
+                }
+                None => {
+                    let judged = deduplicate(device, element, time_ms, valid, message.dup, now_ms, bits);
+                    objection = objection.or(judged);
+                }
                 Some((_, _, unseen, origin)) => {
-                    let remembered = !unseen || self.resumed.contains(&origin);
-                    duplicate |= deduplicate_replayed(device, element, time_ms, valid, remembered);
+                    let own = !unseen || self.resumed.contains(&origin);
+                    objection = if by_numbers {
+                        let duplicate = deduplicate_replayed_by_numbers(device, element, time_ms, valid, own);
+                        duplicate.then_some("duplicate")
+                    } else {
+                        deduplicate_replayed(device, element, time_ms, valid, own, now_ms, bits)
+                    };
                 }
             }
         }
@@ -471,7 +489,7 @@ impl Model {
         // The rejection of a replay is an error of its own: no other reading is rejected together with it.
         let origin = (self.lsn, number);
         if let Some((_, _, _, origin)) = delivery.replay
-            && !duplicate
+            && objection.is_none()
         {
             self.resumed.insert(origin);
         }
@@ -480,7 +498,7 @@ impl Model {
             if delivery.replay.is_some_and(|(_, wanted, ..)| wanted != index) {
                 continue;
             }
-            let problem = time_problem.or(duplicate.then_some("duplicate"));
+            let problem = time_problem.or(objection);
             let outcome = problem.map_or_else(|| self.place(element.device, metric, time_ms, value, watermark_ms), Err);
             match outcome {
                 Ok(()) => any = true,
@@ -532,8 +550,74 @@ struct Candidate {
     touched: bool,
 }
 
-/// Deduplicates a replayed reading. Its `seq` does not count where it was remembered for the same message.
+/// The number of an element; a number beyond the width of the counters is none.
+fn seq(settings: &Settings, element: &ModelElement) -> Option<u64> {
+    let largest = if settings.has_field_rules() { settings.sequence_bits.largest() } else { u64::MAX };
+    element.seq.filter(|&seq| seq <= largest)
+}
+
+/// Judges an element by its number.
+fn deduplicate(
+    device: &mut ModelDevice,
+    element: &ModelElement,
+    time_ms: i64,
+    valid: bool,
+    dup: bool,
+    now_ms: i64,
+    bits: SequenceBits,
+) -> ModelObjection {
+    let other_boot = element.boot.is_some() && device.boot.is_some() && device.boot != element.boot;
+    let boot = element.boot.or(device.boot);
+    let Some(seq) = element.seq.filter(|&seq| seq <= bits.largest()) else {
+        if other_boot {
+            device.numbers.restart();
+        }
+        device.boot = boot;
+        return None;
+    };
+    let stated = element.time_ms.is_some();
+    let numbered = ModelNumbered {
+        reading: (seq, element.json()),
+        dated: dup || stated || !valid,
+        newer: valid && device.newest_seen_ms.is_none_or(|newest| time_ms > newest) && (stated || !dup),
+        valid,
+    };
+    if valid {
+        device.newest_seen_ms = device.newest_seen_ms.max(Some(time_ms));
+    }
+    let objection = device.numbers.judge(&numbered, other_boot, now_ms, bits);
+    if objection.is_none() || !other_boot {
+        device.boot = boot;
+    }
+    objection
+}
+
+/// Judges a replayed element by its number.
 fn deduplicate_replayed(
+    device: &mut ModelDevice,
+    element: &ModelElement,
+    time_ms: i64,
+    valid: bool,
+    own: bool,
+    now_ms: i64,
+    bits: SequenceBits,
+) -> ModelObjection {
+    if let Some(boot) = element.boot
+        && *device.boot.get_or_insert(boot) != boot
+    {
+        return None;
+    }
+    let reading = (element.seq.filter(|&seq| seq <= bits.largest())?, element.json());
+    let stated = element.time_ms.is_some();
+    let newer = valid && stated && device.newest_seen_ms.is_none_or(|newest| time_ms > newest);
+    if valid {
+        device.newest_seen_ms = device.newest_seen_ms.max(Some(time_ms));
+    }
+    device.numbers.judge_replayed(&ModelNumbered { reading, dated: true, newer, valid }, own, now_ms, bits)
+}
+
+/// Deduplicates a replayed reading under rules 0. Its `seq` does not count where it was remembered for the same message.
+fn deduplicate_replayed_by_numbers(
     device: &mut ModelDevice,
     element: &ModelElement,
     time_ms: i64,
@@ -553,7 +637,14 @@ fn deduplicate_replayed(
     !device.seqs.insert(seq) && !remembered && !newer
 }
 
-fn deduplicate(device: &mut ModelDevice, element: &ModelElement, time_ms: i64, valid: bool, dup: bool) -> bool {
+/// Deduplicates a reading under rules 0.
+fn deduplicate_by_numbers(
+    device: &mut ModelDevice,
+    element: &ModelElement,
+    time_ms: i64,
+    valid: bool,
+    dup: bool,
+) -> bool {
     if let Some(boot) = element.boot {
         if device.boot.is_some_and(|before| before != boot) {
             device.seqs.clear();

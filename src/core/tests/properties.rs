@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::model::{Model, ModelElement, ModelMessage, ModelRecord};
 use super::{Effect, Input, OperatorHarness, T0};
-use crate::core::settings::{Settings, TimestampUnit, WatermarkScope};
+use crate::core::settings::{SequenceBits, Settings, TimestampUnit, WatermarkScope};
 
 /// An effect, as the model prints it.
 pub(super) fn line(effect: &Effect) -> String {
@@ -48,10 +48,14 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         (1usize..5, 1usize..4, prop::option::of(1usize..4), prop::option::of(1usize..4)),
         prop_oneof![4 => Just(true), 1 => Just(false)],
         prop_oneof![Just(1_000), Just(5_000)],
-        any::<bool>(),
+        (
+            prop_oneof![3 => Just(Settings::RULES), 1 => Just(0)],
+            prop::sample::select(vec![SequenceBits::Auto, SequenceBits::Bits8, SequenceBits::Bits64]),
+            any::<bool>(),
+        ),
     )
         .prop_map(
-            |(watermark, out_of_orderness_ms, allowed_lateness_ms, idle, ttl, limits, dedup, window_ms, backlog)| {
+            |(watermark, out_of_orderness_ms, allowed_lateness_ms, idle, ttl, limits, dedup, window_ms, numbers)| {
                 Settings {
                     timestamp_unit: TimestampUnit::Ms,
                     max_future_ms: Some(4_000),
@@ -61,7 +65,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                     out_of_orderness_ms,
                     allowed_lateness_ms,
                     idle_timeout_ms: idle,
-                    backlog,
+                    backlog: numbers.2,
                     device_ttl_ms: ttl,
                     max_devices: limits.0,
                     max_metrics_per_device: limits.1,
@@ -69,6 +73,8 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                     max_new_devices_per_hour: limits.3,
                     dedup,
                     store_duplicates: true,
+                    rules: numbers.0,
+                    sequence_bits: numbers.1,
                     ..Settings::default()
                 }
             },
@@ -80,7 +86,7 @@ fn element() -> impl Strategy<Value = ModelElement> {
     let metrics = prop::sample::subsequence(vec!["m", "n", "o"], 1..=3);
     (
         prop::sample::select(vec!["a", "b", "c", "d"]),
-        prop::option::weighted(0.6, 0u64..12),
+        prop::option::weighted(0.6, prop_oneof![4 => 0u64..12, 1 => 236u64..262]),
         prop::option::weighted(0.15, 0u8..2),
         prop::option::weighted(0.9, prop_oneof![8 => -3_000i64..500, 2 => -25_000i64..5_000]),
         metrics,

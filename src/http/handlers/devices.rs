@@ -50,6 +50,9 @@ struct DeviceBody {
     accepted: u64,
     rejected: BTreeMap<&'static str, u64>,
     sequence_missing: u64,
+    sequence_restarts: u64,
+    sequence_wraps: u64,
+    sequence_invalid: u64,
     retained_repeats: u64,
     metric_count: usize,
 }
@@ -66,6 +69,9 @@ impl From<DeviceSummary> for DeviceBody {
             accepted: device.accepted,
             rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
             sequence_missing: device.sequence_missing,
+            sequence_restarts: device.sequence_restarts,
+            sequence_wraps: device.sequence_wraps,
+            sequence_invalid: device.sequence_invalid,
             retained_repeats: device.retained_repeats,
             metric_count: device.metrics,
         }

@@ -51,6 +51,11 @@ fn refresh(state: &ApiShared) {
 fn mqtt(state: &ApiShared) {
     let mqtt = state.resources.process.mqtt();
     gauge!(names::MQTT_CONNECTIONS).set(mqtt.connections as f64);
+    if let Some(admission) = &state.resources.mqtt_admission {
+        let (listed, replaced) = admission.unmatched_counts();
+        gauge!(names::MQTT_UNMATCHED_TOPICS).set(listed as f64);
+        counter!(names::MQTT_UNMATCHED_TOPICS_REPLACED).absolute(replaced);
+    }
     gauge!(names::STREAM_CLIENTS).set(state.open_streams() as f64);
     // Zeros in place of what is not read from disk yet would be taken for a loss.
     if mqtt.restored {
@@ -95,7 +100,13 @@ fn totals(totals: &Totals) {
     gauge!(names::READINGS_UNACCOUNTED).set(totals.unaccounted() as f64);
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
+    counter!(names::WINDOWS_BACKLOG).absolute(totals.windows_backlog);
+    counter!(names::BACKLOG_WINDOWS_FORCED).absolute(totals.backlog_windows_forced);
+    counter!(names::FIRED_RUNS_MERGED).absolute(totals.fired_runs_merged);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
+    counter!(names::SEQUENCE_RESTARTS).absolute(totals.sequence_restarts);
+    counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
+    counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
@@ -108,9 +119,12 @@ fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     let seconds_since = |ms: i64| state.resources.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
     gauge!(names::WINDOWS_OPEN).set(status.sizes.open_windows as f64);
     gauge!(names::WINDOWS_HELD).set(status.sizes.windows as f64);
+    gauge!(names::BACKLOG_WINDOWS).set(status.sizes.backlog_windows as f64);
+    gauge!(names::BACKLOG_DEVICES).set(status.sizes.backlog_devices as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
     gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);
+    gauge!(names::SEQUENCE_DIGESTS_EXTRA).set(status.sizes.extra_digests as f64);
     gauge!(names::PIPELINE_POSITION).set(status.position as f64);
     gauge!(names::PIPELINE_BACKLOG).set(state.backlog(status) as f64);
     counter!(names::REPLAY_MISMATCHES).absolute(status.replay_mismatches);

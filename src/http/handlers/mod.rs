@@ -12,3 +12,4 @@ pub(super) mod results;
 pub(super) mod savepoints;
 pub(super) mod status;
 pub(super) mod stream;
+pub(super) mod topics;

@@ -18,6 +18,7 @@ pub(crate) struct MqttMeters {
     ingest: [Counter; 3],
     other: [Counter; 3],
     ingest_bytes: Counter,
+    unmatched: Counter,
     repeated: Counter,
     refused_reserved: Counter,
     refused_denied: Counter,
@@ -56,6 +57,7 @@ impl Default for MqttMeters {
             ingest: received("ingest"),
             other: received("other"),
             ingest_bytes: counter!(names::MQTT_PUBLISH_BYTES),
+            unmatched: counter!(names::MQTT_PUBLISHES_UNMATCHED),
             repeated: counter!(names::MQTT_PUBLISHES_REPEATED),
             refused_reserved: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "reserved_topic"),
             refused_denied: counter!(names::MQTT_PUBLISHES_REFUSED, "reason" => "denied"),
@@ -125,6 +127,7 @@ impl MqttMeters {
             }
         }
         add(&self.ingest_bytes, received.ingest_bytes);
+        add(&self.unmatched, received.unmatched);
         add(&self.repeated, received.repeated);
         add(&self.refused_reserved, received.refused);
         add(&self.refused_denied, received.denied);

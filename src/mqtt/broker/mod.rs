@@ -21,6 +21,7 @@ mod subscriptions;
 pub(super) mod system;
 pub(super) mod traffic;
 mod trie;
+pub(super) mod unmatched;
 mod usage;
 mod wills;
 
@@ -50,6 +51,7 @@ pub(crate) use sessions::{AttachError, AttachRequest, AttachedSession};
 pub use store_health::StoreHealth;
 use storing::StoreRounds;
 use subscriptions::Subscriptions;
+pub use unmatched::{UnmatchedTopicList, UnmatchedTopicUsage};
 pub use usage::{UsageOf, UserUsage};
 use wills::Wills;
 

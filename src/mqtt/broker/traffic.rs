@@ -23,6 +23,8 @@ pub(crate) struct ReceivedCounts {
     pub ingest: [u64; 3],
     /// Other publishes by QoS.
     pub other: [u64; 3],
+    /// Publishes that neither an ingest topic nor a subscriber takes.
+    pub unmatched: u64,
     /// Payload bytes of publishes on ingest topics.
     pub ingest_bytes: u64,
     /// Repeated QoS 2 publishes.

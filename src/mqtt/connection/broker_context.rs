@@ -10,9 +10,11 @@ use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::broker::meters::MqttMeters;
+use crate::mqtt::broker::unmatched::{UnmatchedTopicList, UnmatchedTopicUsage, UnmatchedTopics};
 use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic::IngestTopics;
+use crate::mqtt::wire::topic_suggestion::TopicSuggestions;
 use crate::stall;
 use crate::telemetry::audit::AuditActor;
 
@@ -24,6 +26,9 @@ pub(crate) struct BrokerContext {
     pub journal: JournalAppender,
     pub ingest: IngestTopics,
     pub meters: Arc<MqttMeters>,
+    /// Topics that are no ingest topics.
+    pub unmatched: UnmatchedTopics,
+    suggestions: TopicSuggestions,
     pub rates: RateLimits,
     pub access: Arc<Access>,
     timeline: Timeline,
@@ -49,6 +54,8 @@ impl BrokerContext {
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
             ingest: IngestTopics::new(patterns, access.policy().tenants.clone()),
             meters,
+            unmatched: UnmatchedTopics::default(),
+            suggestions: TopicSuggestions::new(ingest, access.policy().tenants.clone()),
             rates: RateLimits::new(config.rates),
             access,
             timeline,
@@ -59,6 +66,28 @@ impl BrokerContext {
     pub fn measure(&self) {
         self.journal.count_pause(self.now());
         self.access.tidy();
+    }
+
+    /// The topics that are published on most and are no ingest topics, at most `most`. Without `all`, those with a subscriber
+    /// are left out unless weir has a suggestion: somebody subscribes to them, so they are used as they are.
+    pub fn unmatched_topics(&self, all: bool, most: usize) -> UnmatchedTopicList {
+        let listed = self.unmatched.list(self.now()).into_iter().filter_map(|found| {
+            let last = found.last;
+            let suggestion = self.suggestions.suggest(&found.topic, last.looks_like_readings);
+            (all || !last.has_subscribers || suggestion.is_some()).then(|| UnmatchedTopicUsage {
+                topic: found.topic.to_string(),
+                count: found.count,
+                last_seen: self.timeline.wall_ms(found.last_seen),
+                payload_bytes: last.payload_bytes,
+                client_id: found.client_id.to_string(),
+                has_subscribers: last.has_subscribers,
+                suggestion,
+            })
+        });
+        let mut topics: Vec<UnmatchedTopicUsage> = listed.collect();
+        let count = topics.len();
+        topics.truncate(most);
+        UnmatchedTopicList { topics, count }
     }
 
     /// Counts a connection that ends before there is a CONNECT to judge, and reports it in the audit log.

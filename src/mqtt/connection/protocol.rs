@@ -217,6 +217,11 @@ impl Protocol {
         self.begin_append();
     }
 
+    /// Notes publishes of this read on a topic that is no ingest topic.
+    pub fn end_read(&mut self, context: &impl ProtocolContext) {
+        self.topic.note_unmatched(context);
+    }
+
     /// Begins a new append. Its first publish record states its origin (client, topic, own device, user): a record can refer
     /// only to the origin of a record before it in the same append.
     pub fn begin_append(&mut self) {
@@ -357,6 +362,9 @@ impl Protocol {
             let is_repeat =
                 publish.retain && self.may_repeat && context.is_retained(self.topic.topic(), publish.payload);
             self.journal(&publish, is_repeat, records);
+        } else {
+            self.received.unmatched += u64::from(!self.topic.subscribers);
+            self.topic.count_unmatched(publish.payload);
         }
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);

@@ -1,6 +1,7 @@
 //! The interface between the protocol of a connection and everything outside of it.
 
 use super::publish_decision::PublishDecision;
+use crate::mqtt::broker::unmatched::UnmatchedRun;
 use crate::mqtt::wire::close::CloseReason;
 
 /// Answers the questions of a [`Protocol`](super::protocol::Protocol) about everything outside of it: topics, access
@@ -21,6 +22,8 @@ pub(crate) trait ProtocolContext {
     /// Reports that a publish on `topic` was denied. The protocol calls this once, as long as the topic and the
     /// decision stay the same.
     fn note_denied(&self, topic: &str);
+    /// Notes publishes on `topic`, which is no ingest topic.
+    fn note_unmatched(&self, topic: &str, run: UnmatchedRun);
     /// Whether `topic` has no more levels than `mqtt.max_topic_levels` allows.
     fn allows_levels(&self, topic: &str) -> bool;
     /// Version of the subscriptions and access rules. It changes whenever an answer of `has_subscribers` or

@@ -159,6 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
+        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
+        self.protocol.end_read(&context);
         self.shared.meters.received(&self.protocol.take_received());
         ended
     }

@@ -12,6 +12,7 @@ use super::publish_decision::{PublishDecision, decide_publish};
 use crate::access::Login;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::broker::DeliveryReport;
+use crate::mqtt::broker::unmatched::UnmatchedRun;
 use crate::mqtt::session::message::{HeldBytes, Message};
 use crate::mqtt::session::{ConnectionId, Session};
 use crate::mqtt::wire::close::CloseReason;
@@ -48,6 +49,9 @@ impl ProtocolContext for SessionContext<'_> {
     }
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
+    }
+    fn note_unmatched(&self, topic: &str, run: UnmatchedRun) {
+        self.shared.unmatched.note(topic, &self.session.client_id, run, self.shared.now());
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {

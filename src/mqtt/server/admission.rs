@@ -21,7 +21,7 @@ use crate::admission::{
 use crate::config::{LimitsConfig, RatesConfig};
 use crate::log::Lsn;
 use crate::mqtt::broker::meters::MqttLimit;
-use crate::mqtt::broker::{SessionStore, UserUsage};
+use crate::mqtt::broker::{SessionStore, UnmatchedTopicList, UserUsage};
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::telemetry::audit::AuditActor;
@@ -220,6 +220,16 @@ impl AdmissionControl {
     /// The tenants, the `most` users that hold most, and the number of users that hold something, see `Broker::usage`.
     pub fn usage(&self, most: usize) -> (Vec<UserUsage>, Vec<UserUsage>, usize) {
         self.0.shared.broker.usage(most)
+    }
+
+    /// Topics that are no ingest topics, the most frequent first, see `BrokerContext::unmatched_topics`.
+    pub fn unmatched_topics(&self, all: bool, most: usize) -> UnmatchedTopicList {
+        self.0.shared.unmatched_topics(all, most)
+    }
+
+    /// Number of topics that are kept for [`Self::unmatched_topics`], and number of those that gave way to others.
+    pub fn unmatched_counts(&self) -> (usize, u64) {
+        self.0.shared.unmatched.counts()
     }
 
     /// Sets how fast clients may send.

@@ -9,4 +9,5 @@ pub(super) mod frame;
 pub(super) mod properties;
 pub(super) mod refusal;
 pub(super) mod topic;
+pub(super) mod topic_suggestion;
 pub(super) mod version;

@@ -3,4 +3,6 @@
 mod reasons;
 mod redelivery;
 mod retained;
+mod sequences;
+mod unmatched;
 mod windows;

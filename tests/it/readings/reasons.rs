@@ -93,7 +93,8 @@ fn payloads_and_fields() {
         assert!(entry["message"].as_str().is_some_and(|text| text.contains(field)), "{entry}");
         assert_eq!(entry["device_id"], "d", "{entry}");
     }
-    for (field, value) in [("value", json!("21.5")), ("value", json!([1])), ("metric", json!(5)), ("seq", json!(-1))] {
+    for (field, value) in [("value", json!("21.5")), ("value", json!([1])), ("metric", json!(5)), ("boot", json!(1.5))]
+    {
         let entry = check.rejected("wrong_type", TOPIC, &with(field, value));
         assert!(entry["message"].as_str().is_some_and(|text| text.contains(field)), "{entry}");
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mqtt::broker::unmatched::UnmatchedRun;
 use crate::mqtt::connection::publish_decision::PublishDecision;
 use crate::mqtt::testing::{PacketBuilder, SentPacket, client, describe, packets};
 use crate::mqtt::wire::frame::{NextFrame, OutgoingPublish};
@@ -18,6 +19,7 @@ struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
     retained: Option<(String, Vec<u8>)>,
+    unmatched: RefCell<Vec<(String, u64)>>,
     /// Decisions for single topics. Publishes on all other topics are allowed.
     decisions: Vec<(&'static str, PublishDecision)>,
     /// Number of changes of `decisions`.
@@ -47,6 +49,9 @@ impl ProtocolContext for Stub {
     }
     fn has_subscribers(&self, topic: &str) -> bool {
         self.subscriptions.iter().any(|filter| topic::matches(filter, topic))
+    }
+    fn note_unmatched(&self, topic: &str, run: UnmatchedRun) {
+        self.unmatched.borrow_mut().push((topic.to_owned(), run.count));
     }
     fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
         self.retained == Some((topic.to_owned(), payload.to_owned()))
@@ -294,6 +299,23 @@ fn what_is_retained_comes_again_within_ten_seconds_of_the_connect() {
         assert!(described.iter().zip(&expected).all(is_as) && described.len() == 4, "{described:?}");
         assert_eq!(case.events.iter().filter(|event| event.starts_with("forward")).count(), 3, "{:?}", case.events);
     }
+}
+
+#[test]
+fn publishes_on_other_topics_are_noted_once_per_read_and_topic() {
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    case.context.subscriptions = vec!["x"];
+    for topic in ["x", "x", TOPIC, "y", "y", "y", "$SYS/broker/connection/b/state", "x"] {
+        case.publish(topic, 0, 0, "p").unwrap();
+    }
+    case.protocol.end_read(&case.context);
+    case.protocol.end_read(&case.context);
+    case.publish("x", 0, 0, "p").unwrap();
+    case.protocol.end_read(&case.context);
+    let noted = case.context.unmatched.borrow().clone();
+    assert_eq!(noted, [("x", 2), ("y", 3), ("x", 1), ("x", 1)].map(|(topic, count)| (topic.to_owned(), count)));
+    // The state of a bridge is unmatched too, since nobody subscribes to it; it is not listed.
+    assert_eq!(case.protocol.take_received().unmatched, 4);
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! The digest by which a reading that is sent again is known.
+//!
+//! It is of what weir reads of an element: event time, metrics and values, `boot`, text of a fault, each as it is written.
+//! So it is the same whether the element comes alone or in an array, and whatever else the object says. Two different elements
+//! have the same digest with a probability of 1 in 4 billion. Digests are part of the checkpoint format.
+
+use crate::core::decode::{ElementFields, MetricEntry, MetricsField};
+use crate::core::hash::xxh64;
+use crate::core::json::JsonToken;
+
+/// The digest of an element. `entries` are those of its message.
+pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<'_>]) -> u32 {
+    let mut hash = 0;
+    for token in [&fields.timestamp, &fields.metric, &fields.value, &fields.boot] {
+        hash = with_token(hash, token);
+    }
+    if let MetricsField::Entries(range) = &fields.metrics {
+        for entry in entries.get(range.clone()).unwrap_or_default() {
+            hash = with_token(xxh64(entry.metric.as_bytes(), hash), &entry.value);
+        }
+    }
+    if let Some(error) = &fields.error {
+        hash = xxh64(error.as_bytes(), hash ^ 1);
+    }
+    (hash ^ (hash >> 32)) as u32
+}
+
+/// Adds a token to a hash. Its kind counts too: `1` is not `"1"`.
+#[inline]
+fn with_token(hash: u64, token: &JsonToken<'_>) -> u64 {
+    match token {
+        JsonToken::Number(number) => xxh64(number.text().as_bytes(), hash),
+        JsonToken::Text(text) => xxh64(text.as_bytes(), hash ^ 1),
+        JsonToken::Bool(value) => (hash ^ u64::from(*value)).rotate_left(9),
+        // Values that are no readings. Their kinds have names of different lengths.
+        other => hash.rotate_left(5) ^ other.kind().len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decode::{DecodedMessage, MessageElement};
+
+    /// The digests of the elements of a message.
+    fn digests(payload: &str) -> Vec<u32> {
+        let mut message = DecodedMessage::default();
+        message.decode(payload.as_bytes(), 100).unwrap();
+        let single = message.single().into_iter();
+        let others = message.elements.iter().filter_map(|element| match element {
+            MessageElement::Object(fields) => Some(fields),
+            MessageElement::Other(_) => None,
+        });
+        single.chain(others).map(|fields| element_digest(fields, &message.entries)).collect()
+    }
+
+    const READING: &str = r#"{"metric":"m","value":1.5,"timestamp":17,"seq":3}"#;
+    const METRICS: &str = r#"{"timestamp":17,"metrics":{"a":1,"b":2},"seq":3}"#;
+
+    #[test]
+    fn the_same_reading_has_the_same_digest_wherever_it_is() {
+        let (reading, metrics) = (digests(READING)[0], digests(METRICS)[0]);
+        assert_eq!(digests(&format!("[{READING}, {METRICS}]")), [reading, metrics]);
+        assert_eq!(digests(r#" { "seq":3, "timestamp":17,"rssi":-70, "value":1.5,"metric":"m"}"#), [reading]);
+    }
+
+    #[test]
+    fn whatever_differs_counts() {
+        let mut all: Vec<u32> = [
+            READING,
+            METRICS,
+            r#"{"metric":"m","value":1.5,"timestamp":18,"seq":3}"#,
+            r#"{"metric":"m","value":1.5,"timestamp":"17","seq":3}"#,
+            r#"{"metric":"m","value":1.5,"seq":3}"#,
+            r#"{"metric":"m","value":1.6,"timestamp":17,"seq":3}"#,
+            r#"{"metric":"m","value":true,"timestamp":17,"seq":3}"#,
+            r#"{"metric":"m","value":false,"timestamp":17,"seq":3}"#,
+            r#"{"metric":"n","value":1.5,"timestamp":17,"seq":3}"#,
+            r#"{"metric":"m","value":1.5,"timestamp":17,"seq":3,"boot":1}"#,
+            r#"{"metric":"m","value":1.5,"timestamp":17,"seq":3,"error":"E1"}"#,
+            r#"{"metric":"m","value":1.5,"timestamp":17,"seq":3,"error":"E2"}"#,
+            r#"{"timestamp":17,"metrics":{"a":1,"b":3},"seq":3}"#,
+            r#"{"timestamp":17,"metrics":{"a":1,"c":2},"seq":3}"#,
+            r#"{"timestamp":17,"metrics":{"a":1},"seq":3}"#,
+        ]
+        .iter()
+        .map(|payload| digests(payload)[0])
+        .collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a device sent under its last sequence numbers, as digests: they tell a reading that is sent again from another one
+//! under the same number.
+
+use std::collections::VecDeque;
+
+use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
+
+/// Digests remembered of every device that sends more than one number, however slowly.
+pub(super) const REMEMBERED: usize = 12;
+/// Digests remembered of a device that sends more than [`REMEMBERED`] numbers in two periods of [`PERIOD_MS`]: as many as an
+/// MQTT client may have in flight. Six bytes each.
+pub(super) const MAX_REMEMBERED: usize = 65_535;
+/// Journal time after which a message of a device that goes on sending was certainly acknowledged. The digests of the present
+/// period and of the one before are remembered.
+pub(super) const PERIOD_MS: i64 = 10_000;
+/// Two periods.
+const TWO_PERIODS_MS: i64 = 2 * PERIOD_MS;
+/// Digests beyond [`REMEMBERED`] that all devices together may have: 6 MiB. At this limit no device gets more.
+pub(super) const MAX_EXTRA: usize = 1 << 20;
+/// Digests from before the last restart of a device that are remembered at most.
+const MAX_OLD: usize = 8_192;
+
+/// The digest of a reading, and the low bits of the number under which it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NumberedDigest {
+    number: u16,
+    digest: [u16; 2],
+}
+
+impl NumberedDigest {
+    /// The digest of the reading that came under `seq`.
+    #[inline]
+    pub fn new(seq: u64, digest: u32) -> Self {
+        Self { number: seq as u16, digest: [digest as u16, (digest >> 16) as u16] }
+    }
+
+    /// Whether the digest is of a reading under a number with the same low bits.
+    #[inline]
+    pub fn is_of(self, seq: u64) -> bool {
+        self.number == seq as u16
+    }
+
+    /// Appends the stored form.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        for word in [self.number, self.digest[0], self.digest[1]] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { number: reader.u16_le()?, digest: [reader.u16_le()?, reader.u16_le()?] })
+    }
+}
+
+/// The last digests of one device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RecentDigests {
+    /// Digests, oldest first.
+    entries: VecDeque<NumberedDigest>,
+    /// When the present period began, in journal time.
+    period_ms: i64,
+    /// Numbers of digests remembered in the present period and in the one before.
+    counts: [u16; 2],
+    /// Number of digests, the first ones, that are from before the last restart of the device.
+    old: u16,
+}
+
+impl RecentDigests {
+    /// Number of digests beyond [`REMEMBERED`].
+    pub fn extra(&self) -> usize {
+        self.entries.len().saturating_sub(REMEMBERED)
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether digests from before the last restart are remembered.
+    #[inline]
+    pub fn has_old(&self) -> bool {
+        self.old > 0
+    }
+
+    /// Remembers a digest. `may_grow`: whether the device may have more than [`REMEMBERED`] digests.
+    pub fn remember(&mut self, entry: NumberedDigest, now_ms: i64, may_grow: bool) {
+        if now_ms.saturating_sub(self.period_ms) >= PERIOD_MS || self.entries.is_empty() {
+            self.period_ms = now_ms;
+            self.counts = [0, self.counts[0]];
+        }
+        self.counts[0] = self.counts[0].saturating_add(1);
+        let grown = if may_grow { MAX_REMEMBERED } else { self.entries.len().max(REMEMBERED) };
+        let limit = self.sent().clamp(REMEMBERED, grown);
+        let outdated = (self.entries.len() + 1).saturating_sub(limit);
+        self.entries.drain(..outdated);
+        self.old = self.old.saturating_sub(u16::try_from(outdated).unwrap_or(u16::MAX));
+        if outdated > 1 {
+            self.entries.shrink_to(limit);
+        }
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(REMEMBERED);
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// Number of digests of the present period and of the one before.
+    fn sent(&self) -> usize {
+        usize::from(self.counts[0]) + usize::from(self.counts[1])
+    }
+
+    /// Keeps all digests remembered now for another period: the device sends again what was not acknowledged, however long
+    /// ago it was sent first.
+    pub fn note_redelivery(&mut self, now_ms: i64) {
+        self.period_ms = now_ms;
+        self.counts[1] = self.counts[1].max(self.entries.len() as u16);
+    }
+
+    /// Index of a digest, the newest if it is there twice.
+    pub fn find(&self, entry: NumberedDigest) -> Option<usize> {
+        self.entries.iter().rposition(|&other| other == entry)
+    }
+
+    /// Index of a digest among those from before the last restart.
+    pub fn find_old(&self, entry: NumberedDigest) -> Option<usize> {
+        self.entries.iter().take(usize::from(self.old)).rposition(|&other| other == entry)
+    }
+
+    /// Whether a digest of this number is remembered.
+    pub fn knows(&self, seq: u64) -> bool {
+        self.entries.iter().any(|entry| entry.is_of(seq))
+    }
+
+    /// Whether the digest at `index` is of the present period or of the one before.
+    pub fn is_recent(&self, index: usize, now_ms: i64) -> bool {
+        let recent = match now_ms.saturating_sub(self.period_ms) {
+            ..PERIOD_MS => self.sent(),
+            PERIOD_MS..TWO_PERIODS_MS => usize::from(self.counts[0]),
+            _ => 0,
+        };
+        index + recent >= self.entries.len()
+    }
+
+    /// Marks all digests as from before a restart. `first` is one more, the oldest.
+    pub fn restart(&mut self, first: Option<NumberedDigest>) {
+        if let Some(first) = first {
+            self.entries.push_front(first);
+        }
+        self.entries.drain(..self.entries.len().saturating_sub(MAX_OLD));
+        self.entries.shrink_to(REMEMBERED);
+        self.mark_old();
+    }
+
+    /// Marks all digests as from before a restart, unless there are too many.
+    pub fn mark_old(&mut self) {
+        if self.entries.len() <= MAX_OLD {
+            self.old = self.entries.len() as u16;
+        }
+    }
+
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(self.entries.len() as u64, out);
+        if self.entries.is_empty() {
+            return;
+        }
+        self.entries.iter().for_each(|entry| entry.encode(out));
+        put_i64(self.period_ms, out);
+        for count in [self.counts[0], self.counts[1], self.old] {
+            put_u64(u64::from(count), out);
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+        let count = reader.count()?;
+        if count > MAX_REMEMBERED {
+            return Err(DecodeError::Content("too many digests"));
+        }
+        let mut digests = Self::default();
+        if count == 0 {
+            return Ok(digests);
+        }
+        digests.entries.reserve_exact(count.max(REMEMBERED));
+        for _ in 0..count {
+            digests.entries.push_back(NumberedDigest::decode(reader)?);
+        }
+        digests.period_ms = reader.i64()?;
+        let mut short = || u16::try_from(reader.u64()?).map_err(|_| DecodeError::IntegerTooLarge(16));
+        digests.counts = [short()?, short()?];
+        digests.old = short()?;
+        if usize::from(digests.old) > count { Err(DecodeError::Content("old digests")) } else { Ok(digests) }
+    }
+}

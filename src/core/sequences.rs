@@ -1,0 +1,384 @@
+//! What is known of the sequence numbers of one device, and what a number says about the reading that came with it.
+//!
+//! A number that was not seen before counts. Under a number that was seen, the same reading is a duplicate, and another one
+//! shows a restart of the device or a number that it uses twice: it counts. Readings are compared by digests, which are
+//! remembered for recent numbers (`recent_digests`). Where a digest is forgotten and the event time does not tell, nothing
+//! can be decided, and the reading is neither counted nor dropped: it is an error that can be replayed.
+
+use crate::core::codec::{DecodeError, FieldReader, put_u64};
+use crate::core::counter::{Counter, CounterPlace};
+use crate::core::dedup::SequenceSet;
+use crate::core::ingest::ElementTime;
+use crate::core::recent_digests::{MAX_EXTRA, NumberedDigest, RecentDigests};
+use crate::core::settings::SequenceBits;
+use crate::core::totals::Totals;
+use crate::defects::{self, Defect};
+
+/// Distance from the highest number within which the low bits of a number tell it apart.
+const TOLD_APART: u64 = 1 << 16;
+
+/// One element with a sequence number.
+#[derive(Clone, Copy)]
+pub(super) struct NumberedElement {
+    /// Its number.
+    pub seq: u64,
+    /// Digest of its readings.
+    pub digest: u32,
+    /// Its event time; `None` where the element has a problem: such an element does not tell a restart.
+    pub time: Option<ElementTime>,
+    /// Whether MQTT says that the message was sent before.
+    pub dup: bool,
+    /// Whether it is a fault.
+    pub is_fault: bool,
+}
+
+impl NumberedElement {
+    /// Whether the same content under the same number can only be the same reading, however long ago it came. A device
+    /// without a clock may send the same again after a restart.
+    fn is_dated(&self) -> bool {
+        self.dup || self.time.is_none_or(|time| time.stated)
+    }
+
+    /// Whether it is a fault that nothing tells from an earlier one. It enters no window, so it is better stored twice than
+    /// lost.
+    fn is_undated_fault(&self) -> bool {
+        self.is_fault && !self.is_dated()
+    }
+
+    /// Whether its event time is newer than all before.
+    fn is_newer(&self, newest_ms: i64) -> bool {
+        self.time.is_some_and(|time| time.ms > newest_ms && (time.stated || !self.dup && !self.is_fault))
+    }
+
+    fn entry(&self) -> NumberedDigest {
+        NumberedDigest::new(self.seq, self.digest)
+    }
+}
+
+/// What the number of an element says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SequenceVerdict {
+    /// The element counts.
+    Counts,
+    /// The element was counted before.
+    Duplicate,
+    /// The number came before, and nothing tells whether the element did.
+    Undecided,
+}
+
+/// Counts and sizes that all devices share.
+pub(super) struct SharedSequences<'a> {
+    /// Time of the journal.
+    pub now_ms: i64,
+    /// Width of the counters.
+    pub bits: SequenceBits,
+    /// Counts of all devices.
+    pub totals: &'a mut Totals,
+    /// Number of digests of all devices beyond those that each may have.
+    pub extra_digests: &'a mut usize,
+}
+
+/// Counts of a device to which something unusual happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SequenceHistory {
+    /// Where its counter is.
+    counter: Counter,
+    /// Times that its counter began again at 0 behind its largest number.
+    pub wraps: u64,
+    /// Restarts that were recognised.
+    pub restarts: u64,
+    /// Elements whose `seq` is no number.
+    pub invalid: u64,
+}
+
+/// What is remembered of a device beside its numbers and its first reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct SequenceMemory {
+    recent: RecentDigests,
+    history: Option<Box<SequenceHistory>>,
+}
+
+/// Sequence numbers of one device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct DeviceSequences {
+    /// Positions of the numbers seen since the device restarted: the numbers, continued to 64 bits.
+    pub seen: SequenceSet,
+    /// The first reading since the device restarted. It is not forgotten: a counter that begins anew mostly begins with the
+    /// same number.
+    first: Option<NumberedDigest>,
+    memory: Option<Box<SequenceMemory>>,
+}
+
+impl DeviceSequences {
+    /// Judges an element and remembers it. `newest_ms` is the newest event time before it; `other_boot`: it names another run
+    /// of the device than the element before.
+    #[inline]
+    pub fn judge(
+        &mut self,
+        element: &NumberedElement,
+        newest_ms: i64,
+        other_boot: bool,
+        shared: &mut SharedSequences<'_>,
+    ) -> SequenceVerdict {
+        if other_boot {
+            // What was sent before the restart may come again after it.
+            if self.is_remembered(element, shared.now_ms) {
+                return self.duplicate(shared.now_ms);
+            }
+            self.restart(shared);
+        }
+        let place = self.counter().place(element.seq, self.seen.top(), shared.bits);
+        if !self.seen.contains(place.position) {
+            if self.has_old() && self.is_old(element, shared.now_ms) {
+                return self.duplicate(shared.now_ms);
+            }
+            self.insert(place, shared);
+            self.remember(element, shared);
+            return SequenceVerdict::Counts;
+        }
+        self.judge_seen(element, place, newest_ms, shared)
+    }
+
+    /// Judges an element whose number was seen.
+    fn judge_seen(
+        &mut self,
+        element: &NumberedElement,
+        place: CounterPlace,
+        newest_ms: i64,
+        shared: &mut SharedSequences<'_>,
+    ) -> SequenceVerdict {
+        if self.is_remembered(element, shared.now_ms) && !element.is_undated_fault() {
+            return self.duplicate(shared.now_ms);
+        }
+        let is_top = self.seen.top() == Some(place.position);
+        let is_newer = element.is_newer(newest_ms);
+        if element.time.is_none() || element.is_undated_fault() || is_newer && is_top {
+            self.remember(element, shared);
+            return SequenceVerdict::Counts;
+        }
+        let is_other = self.knows_other(element, place.position);
+        if !is_newer && (self.remembers_nothing() || defects::is(Defect::IgnoreDigests)) {
+            // All numbers are from an earlier version, which remembered no digests.
+            return SequenceVerdict::Duplicate;
+        }
+        if is_newer || is_other && !is_top && self.is_first(element.seq) {
+            self.restart(shared);
+            self.insert(self.counter().place(element.seq, None, shared.bits), shared);
+        } else if is_other {
+            if !is_top {
+                self.begin_anew_at(place, shared);
+            }
+        } else if !element.is_fault {
+            // What is sent again after this is known.
+            self.remember(element, shared);
+            return SequenceVerdict::Undecided;
+        }
+        self.remember(element, shared);
+        SequenceVerdict::Counts
+    }
+
+    /// Judges an element of the past, which is replayed. It shows no restart. `is_own`: its number was remembered for it when
+    /// it was rejected.
+    pub fn judge_replayed(
+        &mut self,
+        element: &NumberedElement,
+        newest_ms: i64,
+        is_own: bool,
+        shared: &mut SharedSequences<'_>,
+    ) -> SequenceVerdict {
+        let place = self.counter().place_without_wrap(element.seq, self.seen.top(), shared.bits);
+        let is_known = self.find(element.entry()).is_some();
+        let is_seen = self.seen.contains(place.position);
+        if !is_seen {
+            self.insert(place, shared);
+        } else if !is_own && !element.is_newer(newest_ms) {
+            if is_known || self.remembers_nothing() {
+                return SequenceVerdict::Duplicate;
+            }
+            if !self.knows_other(element, place.position) {
+                self.remember(element, shared);
+                return SequenceVerdict::Undecided;
+            }
+        }
+        if !is_known {
+            self.remember(element, shared);
+        }
+        SequenceVerdict::Counts
+    }
+
+    /// The device restarted: its numbers begin anew.
+    pub fn restart(&mut self, shared: &mut SharedSequences<'_>) {
+        if self.first.is_none() && self.seen.top().is_none() {
+            return;
+        }
+        self.seen.clear();
+        let first = self.first.take();
+        self.change(shared, |memory| {
+            memory.recent.restart(first);
+            let history = memory.history.get_or_insert_default();
+            history.restarts += 1;
+            history.counter.begin_anew();
+        });
+        shared.totals.sequence_restarts += 1;
+    }
+
+    /// Numbers from this one on begin anew: a device restarted, or it uses numbers twice, some of them later.
+    fn begin_anew_at(&mut self, place: CounterPlace, shared: &mut SharedSequences<'_>) {
+        self.seen.remove_above(place.position);
+        self.change(shared, |memory| {
+            memory.recent.restart(None);
+            let history = memory.history.get_or_insert_default();
+            history.restarts += 1;
+            history.counter = place.counter;
+        });
+        shared.totals.sequence_restarts += 1;
+    }
+
+    fn duplicate(&mut self, now_ms: i64) -> SequenceVerdict {
+        if let Some(memory) = &mut self.memory {
+            memory.recent.note_redelivery(now_ms);
+        }
+        SequenceVerdict::Duplicate
+    }
+
+    fn insert(&mut self, place: CounterPlace, shared: &mut SharedSequences<'_>) {
+        let is_top = self.seen.top().is_none_or(|top| place.position > top);
+        shared.totals.sequence_ranges_merged += u64::from(self.seen.insert(place.position));
+        if is_top && place.counter != self.counter() {
+            self.change(shared, |memory| {
+                let history = memory.history.get_or_insert_default();
+                history.counter = place.counter;
+                history.wraps += u64::from(place.wrapped);
+                if place.wrapped && history.wraps == 1 {
+                    // The first numbers may have been of this run, if others of the run before came behind them.
+                    memory.recent.mark_old();
+                }
+            });
+            shared.totals.sequence_wraps += u64::from(place.wrapped);
+        }
+    }
+
+    #[inline]
+    fn remember(&mut self, element: &NumberedElement, shared: &mut SharedSequences<'_>) {
+        let (entry, is_first) = (element.entry(), self.first.is_none());
+        self.first.get_or_insert(entry);
+        // Most devices have sent one reading when a fleet starts. It needs no further memory, unless the time at which it came
+        // tells it apart.
+        if is_first && element.is_dated() {
+            return;
+        }
+        let (now_ms, may_grow) = (shared.now_ms, *shared.extra_digests < MAX_EXTRA);
+        self.change(shared, |memory| memory.recent.remember(entry, now_ms, may_grow));
+    }
+
+    /// Changes the memory, and keeps account of the digests of all devices.
+    fn change(&mut self, shared: &mut SharedSequences<'_>, change: impl FnOnce(&mut SequenceMemory)) {
+        let memory = self.memory.get_or_insert_default();
+        let others = shared.extra_digests.saturating_sub(memory.recent.extra());
+        change(memory);
+        *shared.extra_digests = others + memory.recent.extra();
+    }
+
+    #[inline]
+    fn counter(&self) -> Counter {
+        let history = self.memory.as_ref().and_then(|memory| memory.history.as_ref());
+        history.map_or(Counter::default(), |history| history.counter)
+    }
+
+    fn find(&self, entry: NumberedDigest) -> Option<usize> {
+        let index = self.memory.as_ref().and_then(|memory| memory.recent.find(entry));
+        index.or((self.first == Some(entry)).then_some(0))
+    }
+
+    /// Whether the same reading came under the same number, so far as it is remembered.
+    fn is_remembered(&self, element: &NumberedElement, now_ms: i64) -> bool {
+        let recent = self.memory.as_ref().map(|memory| &memory.recent);
+        let index = recent.and_then(|recent| recent.find(element.entry()));
+        let is_recent = index.zip(recent).is_some_and(|(index, recent)| recent.is_recent(index, now_ms));
+        is_recent || element.is_dated() && (index.is_some() || self.first == Some(element.entry()))
+    }
+
+    #[inline]
+    fn has_old(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.recent.has_old())
+    }
+
+    /// Whether the same reading came under the same number before the last restart.
+    fn is_old(&self, element: &NumberedElement, now_ms: i64) -> bool {
+        let Some(memory) = &self.memory else { return false };
+        let index = memory.recent.find_old(element.entry());
+        index.is_some_and(|index| element.is_dated() || memory.recent.is_recent(index, now_ms))
+    }
+
+    /// Whether another reading under the number of `element` is remembered, and not this one.
+    fn knows_other(&self, element: &NumberedElement, position: u64) -> bool {
+        let near = self.seen.top().is_some_and(|top| top.saturating_sub(position) < TOLD_APART);
+        let recent = || self.memory.as_ref().is_some_and(|memory| memory.recent.knows(element.seq));
+        near && (self.is_first(element.seq) || recent()) && self.find(element.entry()).is_none()
+    }
+
+    /// Whether the numbers since the last restart began with this one.
+    fn is_first(&self, seq: u64) -> bool {
+        seq < TOLD_APART && self.first.is_some_and(|first| first.is_of(seq))
+    }
+
+    fn remembers_nothing(&self) -> bool {
+        self.first.is_none() && self.memory.as_ref().is_none_or(|memory| memory.recent.is_empty())
+    }
+
+    /// Counts an element whose `seq` is no number.
+    pub fn count_invalid(&mut self) {
+        self.memory.get_or_insert_default().history.get_or_insert_default().invalid += 1;
+    }
+
+    /// Counts of the device.
+    pub fn history(&self) -> SequenceHistory {
+        let history = self.memory.as_ref().and_then(|memory| memory.history.as_deref());
+        history.copied().unwrap_or_default()
+    }
+
+    /// Number of digests beyond those that each device may have.
+    pub fn extra_digests(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.recent.extra())
+    }
+
+    /// Appends the stored form of what is remembered beside the numbers; nothing if there is nothing.
+    pub fn encode_memory(&self, out: &mut Vec<u8>) {
+        if self.first.is_none() && self.memory.is_none() {
+            return;
+        }
+        out.push(u8::from(self.first.is_some()));
+        if let Some(first) = self.first {
+            first.encode(out);
+        }
+        let forgets = defects::is(Defect::ForgetDigests);
+        let kept = self.memory.as_deref().filter(|_| !forgets).map(|memory| &memory.recent);
+        kept.unwrap_or(&RecentDigests::default()).encode(out);
+        let SequenceHistory { counter, wraps, restarts, invalid } = self.history();
+        counter.encode(out);
+        for count in [wraps, restarts, invalid] {
+            put_u64(count, out);
+        }
+    }
+
+    /// Reads what [`DeviceSequences::encode_memory`] wrote.
+    pub fn decode_memory(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        self.first = match reader.u8()? {
+            0 => None,
+            1 => Some(NumberedDigest::decode(reader)?),
+            _ => return Err(DecodeError::Content("the first digest")),
+        };
+        let recent = RecentDigests::decode(reader)?;
+        let history = SequenceHistory {
+            counter: Counter::decode(reader)?,
+            wraps: reader.u64()?,
+            restarts: reader.u64()?,
+            invalid: reader.u64()?,
+        };
+        let history = (history != SequenceHistory::default()).then(|| Box::new(history));
+        if !recent.is_empty() || history.is_some() {
+            self.memory = Some(Box::new(SequenceMemory { recent, history }));
+        }
+        Ok(())
+    }
+}
