@@ -136,6 +136,30 @@ fn a_window_that_fired_and_is_not_held_is_late() {
     });
 }
 
+/// The sentence of a late reading names a lateness under which it would have counted, and which is not much more than needed.
+#[test]
+fn the_advice_for_late_readings_helps() {
+    for settings in [Settings::default(), Settings { backlog: false, ..Settings::default() }] {
+        let readings = [a(-65_000, 1.0), a(-1_234, 2.0), a(-64_000, 4.0)];
+        let late = |allowed_lateness_ms: i64| -> Option<String> {
+            let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms, ..settings.clone() });
+            // Two minutes later the device catches up no more.
+            bench.apply(T0, &readings[..2]);
+            bench.apply(T0 + 120_000, &[Input::Tick]);
+            let effects = bench.apply(T0 + 120_000, &[a(500, 1.0), readings[2].clone()]);
+            effects.iter().find_map(|effect| match effect {
+                Effect::Error { json, .. } => Some(json["message"].as_str().unwrap().to_owned()),
+                Effect::Window { .. } => None,
+            })
+        };
+        let sentence = late(0).expect("a late reading");
+        let advice = sentence.split("window.allowed_lateness = \"").nth(1).and_then(|rest| rest.split("s\"").next());
+        let seconds: i64 = advice.expect("a number of seconds").parse().expect("a number");
+        assert_eq!(late(seconds * 1_000), None, "{sentence}");
+        assert!(late((seconds - 1) * 1_000).is_some(), "{sentence}");
+    }
+}
+
 #[test]
 fn a_backlog_in_order_fires_while_it_comes() {
     let mut bench = OperatorHarness::new(Settings::default());
