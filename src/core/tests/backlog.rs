@@ -364,10 +364,10 @@ fn history() -> impl Strategy<Value = Vec<HistoryReading>> {
 }
 
 /// Aggregates of each window: count, sum, minimum, maximum, first and last.
-type Expected = BTreeMap<(String, i64), (u64, [f64; 5])>;
+type HistoryWindows = BTreeMap<(String, i64), (u64, [f64; 5])>;
 
-fn expected(history: &[HistoryReading]) -> Expected {
-    let mut windows = Expected::new();
+fn expected(history: &[HistoryReading]) -> HistoryWindows {
+    let mut windows = HistoryWindows::new();
     for &(metric, time_ms, value) in history {
         let value = f64::from(value);
         let key = (METRICS[metric].to_owned(), time_ms.div_euclid(5_000) * 5_000);
@@ -378,8 +378,8 @@ fn expected(history: &[HistoryReading]) -> Expected {
     windows
 }
 
-fn newest(effects: &[Effect]) -> Expected {
-    let mut newest = Expected::new();
+fn newest(effects: &[Effect]) -> HistoryWindows {
+    let mut newest = HistoryWindows::new();
     for effect in effects {
         let Effect::Window { json, .. } = effect else { panic!("{effect:?}") };
         let key = (json["metric"].as_str().unwrap().to_owned(), json["window_start"].as_i64().unwrap());
