@@ -78,6 +78,8 @@ pub(super) struct ReadingOrigin<'a> {
     pub publish: &'a PublishRecord<'a>,
     /// Tenant that the message is of.
     pub tenant: Option<TenantIndex>,
+    /// Number of readings in the message, at most.
+    pub readings: u32,
     /// Readings that a replay concerns; `None` unless the message is replayed.
     pub replay: Option<&'a WantedReadings>,
 }

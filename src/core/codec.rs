@@ -153,6 +153,12 @@ impl<'a> FieldReader<'a> {
         self.cursor.u16().ok_or(DecodeError::CutShort)
     }
 
+    /// A `u32`, little-endian.
+    #[inline]
+    pub fn u32_le(&mut self) -> Result<u32, DecodeError> {
+        self.cursor.u32().ok_or(DecodeError::CutShort)
+    }
+
     /// A `u64`, little-endian.
     #[inline]
     pub fn u64_le(&mut self) -> Result<u64, DecodeError> {
@@ -195,7 +201,7 @@ impl<'a> FieldReader<'a> {
 
     /// Everything that is left.
     #[inline]
-    pub fn rest(self) -> &'a [u8] {
+    pub fn rest(&self) -> &'a [u8] {
         self.cursor.rest()
     }
 

@@ -157,6 +157,11 @@ impl<'a> DecodedMessage<'a> {
         self.is_single.then_some(&self.single)
     }
 
+    /// Number of readings, at most.
+    pub fn max_readings(&self) -> u32 {
+        u32::try_from(1 + self.elements.len() + self.entries.len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether any element carries a `seq` field.
     pub fn has_sequence(&self) -> bool {
         !self.single.seq.is_none()

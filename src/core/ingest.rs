@@ -65,7 +65,8 @@ impl Operator {
             batch.resolve(&self.settings.rules.topics, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: None };
+        let tenant = batch.tenant;
+        let mut origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
         let decoded = message.decode(publish.payload, self.settings.current.max_readings_per_message);
         if publish.retain && self.repeats_retained(batch, origin, decoded.is_ok().then_some(&*message)) {
             if decoded.is_ok() {
@@ -76,11 +77,13 @@ impl Operator {
         }
         match decoded {
             Ok(()) => {
+                origin.readings = message.max_readings();
                 let redelivered = self.check_redelivery(origin, message);
                 self.elements(batch, origin, message, redelivered, out);
             }
             Err(malformed) => self.reject_message(batch, origin, None, malformed, out),
         }
+        self.end_message(origin, out);
         if publish.retain {
             self.remember_retained(batch, origin, decoded.is_ok().then_some(&*message));
         }

@@ -7,6 +7,7 @@ pub mod group;
 pub mod operator;
 pub mod output;
 pub mod owners;
+pub mod proportion;
 pub mod query;
 pub mod reason;
 pub mod record;
@@ -56,4 +57,4 @@ mod watermark;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

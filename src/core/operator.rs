@@ -11,6 +11,7 @@ use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
 use crate::core::group::{GroupChange, Groups};
 use crate::core::owners::Owners;
+use crate::core::proportion::MessageErrors;
 use crate::core::registry::{Names, Registry};
 use crate::core::replayed::ReplayState;
 use crate::core::settings::{Settings, WatermarkScope};
@@ -65,6 +66,8 @@ pub(super) struct BatchWork {
     pub sentence: String,
     /// Id of a tenant's device, with the tenant's prefix.
     pub device_id: String,
+    /// Errors of the message at hand.
+    pub errors: MessageErrors,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.

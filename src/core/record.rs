@@ -19,7 +19,8 @@
 //! A replay processes stored errors of one message again. It holds the journal position of the rejected record, the time
 //! when the message first arrived, and for each error its sequence number and the index of the reading in the message.
 //! Flags: bit 0 "the message as a whole was rejected" (then there is one item, with index 0), bit 1 "the device follows"
-//! and bit 2 "the user follows", as in the publish. Flags of an item: bit 0 "the `seq` of the message was not remembered when it was rejected".
+//! and bit 2 "the user follows", as in the publish. Flags of an item: bit 0 "the `seq` of the message was not remembered when it was rejected", bit 1
+//! "a `u32` follows the index: the number of readings from this index on that the error stands for".
 
 use thiserror::Error;
 
@@ -45,7 +46,10 @@ const REPLAY_WHOLE: u8 = 0b0000_0001;
 const REPLAY_OWN_DEVICE: u8 = 0b0000_0010;
 const REPLAY_USER: u8 = 0b0000_0100;
 const ITEM_UNSEEN: u8 = 0b0000_0001;
-const ITEM_BYTES: usize = 13;
+const ITEM_READINGS: u8 = 0b0000_0010;
+
+/// Largest number of readings in the items of one replay: as many as a message may have.
+pub const MAX_REPLAYED_READINGS: u64 = 1_000_000;
 
 /// One MQTT publish on an ingest topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +100,15 @@ pub struct ReplayRecord<'a> {
     pub payload: &'a [u8],
 }
 
-/// One error of a replay.
+/// One error of a replay. An error that stands for several readings has an item for each run of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayItem {
     /// Sequence number of the error.
     pub error_seq: u64,
     /// Index of the rejected reading in its message; 0 for a message as a whole.
     pub index: u32,
+    /// Number of readings from this index on.
+    pub readings: u32,
     /// Whether the `seq` of the message was not remembered when it was rejected, because its device had no state.
     pub unseen: bool,
 }
@@ -110,9 +116,32 @@ pub struct ReplayItem {
 impl ReplayItem {
     /// Appends the encoding of the item.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(if self.unseen { ITEM_UNSEEN } else { 0 });
+        let readings = if self.readings == 1 { 0 } else { ITEM_READINGS };
+        out.push(readings | if self.unseen { ITEM_UNSEEN } else { 0 });
         out.extend_from_slice(&self.error_seq.to_le_bytes());
         out.extend_from_slice(&self.index.to_le_bytes());
+        if readings != 0 {
+            out.extend_from_slice(&self.readings.to_le_bytes());
+        }
+    }
+
+    /// The indexes of the readings.
+    pub fn indexes(&self) -> std::ops::Range<u32> {
+        self.index..self.index.saturating_add(self.readings)
+    }
+
+    fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+        let flags = reader.u8()?;
+        if flags & !(ITEM_UNSEEN | ITEM_READINGS) != 0 {
+            return Err(DecodeError::Content("unknown flags"));
+        }
+        let (error_seq, index) = (reader.u64_le()?, reader.u32_le()?);
+        let readings = if flags & ITEM_READINGS != 0 { reader.u32_le()? } else { 1 };
+        let has_end = readings > 0 && index.checked_add(readings - 1).is_some();
+        if !has_end {
+            return Err(DecodeError::Content("a run of readings without an end"));
+        }
+        Ok(Self { error_seq, index, readings, unseen: flags & ITEM_UNSEEN != 0 })
     }
 }
 
@@ -120,19 +149,31 @@ impl ReplayItem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayItems<'a>(pub &'a [u8]);
 
-impl ReplayItems<'_> {
+impl<'a> ReplayItems<'a> {
     /// Number of items.
     pub fn count(&self) -> usize {
-        self.0.len() / ITEM_BYTES
+        self.iter().count()
     }
 
     /// The items in order.
-    pub fn iter(&self) -> impl Iterator<Item = ReplayItem> + '_ {
-        self.0.as_chunks::<ITEM_BYTES>().0.iter().map(|&[flags, a, b, c, d, e, f, g, h, i, j, k, l]| ReplayItem {
-            error_seq: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            index: u32::from_le_bytes([i, j, k, l]),
-            unseen: flags & ITEM_UNSEEN != 0,
-        })
+    pub fn iter(&self) -> impl Iterator<Item = ReplayItem> + 'a {
+        let mut reader = FieldReader::new(self.0);
+        // The bytes were checked when the record was decoded.
+        std::iter::from_fn(move || ReplayItem::decode(&mut reader).ok())
+    }
+
+    /// Takes `count` items off the front of `reader`.
+    fn decode(count: usize, reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        let bytes = reader.rest();
+        let mut items = FieldReader::new(bytes);
+        let mut readings = 0_u64;
+        for _ in 0..count {
+            readings += u64::from(ReplayItem::decode(&mut items)?.readings);
+        }
+        if readings > MAX_REPLAYED_READINGS {
+            return Err(DecodeError::Content("more readings than a message may have"));
+        }
+        reader.take(bytes.len() - items.rest().len()).map(Self)
     }
 }
 
@@ -342,13 +383,9 @@ fn replay(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     let own_device = if flags & REPLAY_OWN_DEVICE != 0 { Some(reader.str_u16()?) } else { None };
     let user = if flags & REPLAY_USER != 0 { Some(reader.str_u16()?) } else { None };
     let count = usize::from(reader.u16_le()?);
-    let items = reader.take(count * ITEM_BYTES)?;
-    let payload = reader.rest();
-    if items.as_chunks::<ITEM_BYTES>().0.iter().any(|[flags, ..]| flags & !ITEM_UNSEEN != 0) {
-        return Err(DecodeError::Content("unknown flags"));
-    }
-    let (items, whole) = (ReplayItems(items), flags & REPLAY_WHOLE != 0);
-    if whole && !(count == 1 && items.iter().all(|item| item.index == 0)) {
+    let items = ReplayItems::decode(count, &mut reader)?;
+    let (payload, whole) = (reader.rest(), flags & REPLAY_WHOLE != 0);
+    if whole && !(count == 1 && items.iter().all(|item| item.indexes() == (0..1))) {
         return Err(DecodeError::Content("an index of a whole message"));
     }
     Ok(Record::Replay(ReplayRecord { position, whole, arrival_ms, client_id, topic, own_device, user, items, payload }))
@@ -392,7 +429,7 @@ mod tests {
     fn items(of: &[(u64, u32, bool)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for &(error_seq, index, unseen) in of {
-            ReplayItem { error_seq, index, unseen }.encode(&mut bytes);
+            ReplayItem { error_seq, index, readings: 1, unseen }.encode(&mut bytes);
         }
         bytes
     }

@@ -78,7 +78,9 @@ impl Operator {
             payload: replay.payload,
         };
         batch.resolve(&self.settings.rules.topics, &publish);
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant: batch.tenant, replay: Some(wanted) };
+        let (tenant, items) = (batch.tenant, u32::try_from(wanted.items.len()).unwrap_or(u32::MAX));
+        let mut origin =
+            ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: items, replay: Some(wanted) };
         // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
         let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
         if let Err(malformed) = message.decode(replay.payload, max_readings) {
@@ -86,33 +88,55 @@ impl Operator {
                 let index = (!wanted.whole).then_some(item.index);
                 self.reject_message(&batch, origin, index, malformed, out);
             }
+            self.end_message(origin, out);
             return;
         }
+        origin.readings = message.max_readings();
         let readings = self.elements(&mut batch, origin, message, false, out);
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
             self.reject(origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
         }
+        self.end_message(origin, out);
     }
 
     /// The errors of a replay that were not replayed before. Marks them as replayed.
     fn wanted(&mut self, replay: &ReplayRecord<'_>) -> WantedReadings {
         let mut items: Vec<WantedError> = Vec::with_capacity(replay.items.count());
-        for ReplayItem { error_seq: stored_seq, index, unseen } in replay.items.iter() {
-            let wanted = (!replay.whole).then_some(index);
-            let origins = self.replays.origins.as_ref();
-            let error_seq = origins.map_or(Some(stored_seq), |all| all.error_seq(replay.position, wanted, stored_seq));
-            let place = items.binary_search_by_key(&index, |item| item.index);
-            match (error_seq, place) {
-                (Some(error_seq), Err(place)) if !self.replays.replayed.contains(stored_seq) => {
+        let all: Vec<ReplayItem> = replay.items.iter().collect();
+        // An error that stands for several readings has an item for each run of them.
+        for of_error in all.chunk_by(|a, b| a.error_seq == b.error_seq && a.index < b.index) {
+            let wanted = items.len();
+            for item in of_error {
+                for index in item.indexes() {
+                    self.add_wanted(replay, item, index, &mut items);
+                }
+            }
+            match of_error.first() {
+                Some(item) if items.len() > wanted => {
                     self.totals.replays += 1;
-                    self.totals.replay_ranges_merged += u64::from(self.replays.replayed.insert(stored_seq));
-                    items.insert(place, WantedError { index, error_seq, stored_seq, unseen });
+                    self.totals.replay_ranges_merged += u64::from(self.replays.replayed.insert(item.error_seq));
                 }
                 _ => self.totals.replays_ignored += 1,
             }
         }
         WantedReadings { arrival_ms: replay.arrival_ms, whole: replay.whole, items }
+    }
+
+    /// Adds a reading of an error, unless the error was replayed before.
+    fn add_wanted(&self, replay: &ReplayRecord<'_>, item: &ReplayItem, index: u32, items: &mut Vec<WantedError>) {
+        let &ReplayItem { error_seq: stored_seq, unseen, .. } = item;
+        if self.replays.replayed.contains(stored_seq) {
+            return;
+        }
+        let part = (!replay.whole).then_some(index);
+        let origins = self.replays.origins.as_ref();
+        let error_seq = origins.map_or(Some(stored_seq), |all| all.error_seq(replay.position, part, stored_seq));
+        if let Some(error_seq) = error_seq
+            && let Err(place) = items.binary_search_by_key(&index, |item| item.index)
+        {
+            items.insert(place, WantedError { index, error_seq, stored_seq, unseen });
+        }
     }
 
     /// Notes that the record at this position was processed.

@@ -14,7 +14,7 @@ pub const MAX_REPLAY_EFFECTS: usize = 10_000;
 /// What became of one replayed error.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayEffect {
-    /// Readings that are in windows: 0 or 1, or more if a message as a whole was replayed.
+    /// Readings that are in windows: 0 or 1, or more if the error stands for several readings or for a message as a whole.
     pub counted: u64,
     /// Readings that were rejected again, by reason.
     pub rejected: BTreeMap<Reason, u64>,
@@ -58,14 +58,22 @@ impl ReplayEffects {
 
     /// The replay at hand is processed, and `counted` of its readings are in windows.
     pub fn finish(&mut self, replay: &WantedReadings, counted: u64) {
+        let mut effects: BTreeMap<u64, ReplayEffect> = BTreeMap::new();
         for item in &replay.items {
-            let mut effect = self.rejected.remove(&item.index).unwrap_or_default();
-            effect.counted = match replay.whole {
+            let of_reading = self.rejected.remove(&item.index).unwrap_or_default();
+            let effect = effects.entry(item.stored_seq).or_default();
+            effect.counted += match replay.whole {
                 true => counted,
-                // Each error is of one reading.
-                false => u64::from(effect.rejected.is_empty()),
+                false => u64::from(of_reading.rejected.is_empty()),
             };
-            self.remember(item.stored_seq, effect);
+            for (reason, count) in of_reading.rejected {
+                *effect.rejected.entry(reason).or_default() += count;
+            }
+            effect.sentence = effect.sentence.take().or(of_reading.sentence);
+            effect.error_seq = effect.error_seq.or(of_reading.error_seq);
+        }
+        for (error_seq, effect) in effects {
+            self.remember(error_seq, effect);
         }
         self.rejected.clear();
     }

@@ -157,6 +157,9 @@ pub struct Settings {
     /// Whether the records name the user who published. They do not in the journals of earlier versions.
     #[serde(default)]
     pub records_name_users: bool,
+    /// Whether the errors of a message are kept in proportion to it. They are not in the journals of earlier versions.
+    #[serde(default)]
+    pub errors_in_proportion: bool,
     /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
     /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
     #[serde(default)]
@@ -222,6 +225,7 @@ impl Default for Settings {
             store_duplicates: false,
             tenants: Vec::new(),
             records_name_users: true,
+            errors_in_proportion: true,
             rules: Self::RULES,
         }
     }

@@ -4,9 +4,10 @@ use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, RejectedPart, ReplayOrigin, kept_payload};
+use crate::core::output::{Collector, ErrorEntry, RejectedPart, ReplayOrigin, Sentence, kept_payload};
 use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
+use crate::core::record::PublishRecord;
 use crate::core::validate;
 
 impl Operator {
@@ -89,26 +90,70 @@ impl Operator {
             (_, device_id) => device_id,
         };
         let entry = ErrorEntry {
-            journal_position: origin.lsn,
             index: index.unwrap_or(0),
-            arrival_ms: origin.arrival_ms,
             reason,
             part: if index.is_some() { RejectedPart::Reading } else { RejectedPart::Message },
-            message: &self.work.sentence,
+            message: self.work.sentence.as_str().into(),
             device_id,
             metric,
-            client_id: origin.publish.client_id,
-            topic: origin.publish.topic,
-            own_device: origin.publish.own_device,
-            user: origin.publish.user,
-            payload: kept_payload(origin.publish.payload),
-            payload_bytes: origin.publish.payload.len() as u64,
             origin: origin
                 .replay
                 .map(|wanted| ReplayOrigin { replay_of: wanted.error_seq(index), first_arrival_ms: wanted.arrival_ms }),
+            ..message_entry(origin)
         };
-        out.error(self.next_seq.error, &entry);
-        self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
-        self.next_seq.error += 1;
+        let seq = self.next_seq.error;
+        let placed = match self.settings.current.errors_in_proportion {
+            true => self.work.errors.place(seq, entry, origin.readings.saturating_sub(entry.index).saturating_sub(1)),
+            false => Some(entry),
+        };
+        if let Some(entry) = placed {
+            out.error(seq, &entry);
+            self.next_seq.error += 1;
+        }
+        self.note_rejected(origin.lsn, index, reason, seq);
+    }
+
+    /// Ends the errors of a message: those that share an entry are emitted.
+    #[inline]
+    pub(super) fn end_message(&mut self, origin: ReadingOrigin<'_>, out: &mut dyn Collector) {
+        if self.work.errors.is_begun() {
+            self.emit_folded(origin, out);
+        }
+    }
+
+    #[cold]
+    fn emit_folded(&mut self, origin: ReadingOrigin<'_>, out: &mut dyn Collector) {
+        let seq = self.next_seq.error;
+        let next = &mut self.next_seq.error;
+        self.work.errors.end(seq, &message_entry(origin), |entry| {
+            out.error(seq, entry);
+            *next += 1;
+        });
+    }
+}
+
+/// The fields that the errors of a message have in common.
+fn message_entry(origin: ReadingOrigin<'_>) -> ErrorEntry<'_> {
+    let PublishRecord { client_id, topic, own_device, user, payload, .. } = *origin.publish;
+    let first_arrival_ms = origin.first_arrival_ms();
+    ErrorEntry {
+        journal_position: origin.lsn,
+        index: 0,
+        arrival_ms: origin.arrival_ms,
+        reason: Reason::Malformed,
+        part: RejectedPart::Message,
+        message: Sentence::default(),
+        device_id: None,
+        metric: None,
+        client_id,
+        topic,
+        own_device,
+        user,
+        is_cut: false,
+        payload: kept_payload(payload),
+        payload_bytes: payload.len() as u64,
+        origin: origin.replay.map(|_| ReplayOrigin { replay_of: 0, first_arrival_ms }),
+        follows: None,
+        folded: None,
     }
 }

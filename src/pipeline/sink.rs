@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::core::output::{Collector, ErrorEntry, WindowResult, is_same_error};
+use crate::core::proportion::MAX_MESSAGE_BYTES;
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Log, LogError, Lsn, Reader, Records};
 
@@ -14,8 +15,9 @@ use crate::log::{AppendError, Log, LogError, Lsn, Reader, Records};
 const MAX_REPORTED: u64 = 10;
 
 /// An append to an output log is closed at this size. The results of one journal batch can be larger than a batch of an
-/// output log may be; an append of this size with the largest result added stays below.
+/// output log may be; an append of this size with the largest result added, or with the errors of one message, stays below.
 const APPEND_BYTES: usize = 512 * 1024;
+const _: () = assert!(APPEND_BYTES + MAX_MESSAGE_BYTES < 1024 * 1024);
 
 /// One output log: appends new results, compares replayed ones.
 #[derive(Debug)]
@@ -107,11 +109,12 @@ impl OutputLog {
         Self { name, log, is_same, position, held, pending: VecDeque::new(), scratch: Vec::new(), mismatches: 0 }
     }
 
-    fn take(&mut self, seq: u64, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Takes a result. A result that `follows` another one goes into the same append as the result before it.
+    fn take(&mut self, seq: u64, follows: bool, encode: impl FnOnce(&mut Vec<u8>)) {
         assert_eq!(seq, self.position, "the {} log is at {} and the operator at {seq}", self.name, self.position);
         self.position += 1;
         match &mut self.held {
-            None => pending_append(&mut self.pending).push_with(encode),
+            None => pending_append(&mut self.pending, follows).push_with(encode),
             Some(held) if !held.is_kept(seq) => {}
             Some(held) => {
                 self.scratch.clear();
@@ -147,8 +150,8 @@ impl OutputLog {
 }
 
 /// The append that the next result goes into.
-fn pending_append(pending: &mut VecDeque<Records>) -> &mut Records {
-    if pending.back().is_none_or(|records| records.bytes() >= APPEND_BYTES) {
+fn pending_append(pending: &mut VecDeque<Records>, follows: bool) -> &mut Records {
+    if pending.back().is_none_or(|records| records.bytes() >= APPEND_BYTES && !follows) {
         pending.push_back(Records::default());
     }
     let last = pending.len() - 1;
@@ -212,11 +215,11 @@ impl OutputLogs {
 
 impl Collector for OutputLogs {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
-        self.windows.take(seq, |out| window.encode(out));
+        self.windows.take(seq, false, |out| window.encode(out));
     }
 
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
-        self.errors.take(seq, |out| entry.encode(out));
+        self.errors.take(seq, entry.follows.is_some(), |out| entry.encode(out));
     }
 }
 
@@ -276,7 +279,7 @@ mod tests {
         let mut output = OutputLog::new("windows", log, from, <[u8]>::eq);
         for seq in from..12 {
             let value = if wrong == Some(seq) { 99 } else { seq as u8 };
-            output.take(seq, |out| out.extend_from_slice(&[value; 20]));
+            output.take(seq, false, |out| out.extend_from_slice(&[value; 20]));
         }
         assert_eq!(
             output.pending.iter().map(|records| u64::from(records.count())).sum::<u64>(),
@@ -314,8 +317,8 @@ mod tests {
             let mut output = OutputLog::new("errors", log.clone(), 0, is_same_error);
             for (seq, (message, part)) in (0..).zip(computed.into_iter().zip([Message, Reading])) {
                 let stored = older_error(message.as_bytes());
-                let entry = ErrorEntry { message, part, ..ErrorEntry::decode(&stored).unwrap() };
-                output.take(seq, |out| entry.encode(out));
+                let entry = ErrorEntry { message: message.into(), part, ..ErrorEntry::decode(&stored).unwrap() };
+                output.take(seq, false, |out| entry.encode(out));
             }
             assert!(output.pending.is_empty());
             output.mismatches

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::log::{Batch, LogError, Lsn, Reader};
-use crate::results::log::{ResultLog, numbered};
+use crate::results::log::ResultLog;
 use crate::results::record::{ResultKind, ResultRecord};
 
 /// Reads an output log from a position on: from memory at its end, from disk where it is behind.
@@ -59,8 +59,8 @@ impl ResultBatch {
 
     /// Decodes the results from the cursor's position on. A record that is no result is logged and left out.
     pub fn results(&self) -> impl Iterator<Item = ResultRecord<'_>> {
-        let wanted = numbered(&self.batch).filter(|(seq, _)| *seq >= self.from.0);
-        wanted.filter_map(|(seq, record)| match self.kind.decode(record) {
+        let wanted = self.kind.decode(&self.batch).filter(|(seq, _)| *seq >= self.from.0);
+        wanted.filter_map(|(seq, result)| match result {
             Ok(result) => Some(ResultRecord::new(seq, result)),
             Err(error) => {
                 let log = self.kind.log_name();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::log::{Batch, Log, Lsn, Reader};
+use crate::log::{Log, Lsn, Reader};
 use crate::results::error::ScanError;
 use crate::results::index::{IndexEntry, TimeIndex};
 use crate::results::record::{DecodedResult, ResultKind, ResultRecord};
@@ -101,9 +101,9 @@ impl ResultLog {
             if batch.is_hole() {
                 index.skip_to(batch.end().0);
             }
-            for (seq, record) in numbered(&batch) {
+            for (seq, result) in self.kind.decode(&batch) {
                 if seq >= index.next() {
-                    let result = self.kind.decode(record).map_err(|error| ScanError::Record(seq, error))?;
+                    let result = result.map_err(|error| ScanError::Record(seq, error))?;
                     index.add(seq, entry(&result));
                     added += 1;
                 }
@@ -140,9 +140,4 @@ impl ResultLog {
 
 fn entry(result: &DecodedResult<'_>) -> IndexEntry {
     IndexEntry { time_ms: result.time_ms(), supersedes: result.supersedes() }
-}
-
-/// The records of a batch with their positions, which are their sequence numbers.
-pub(super) fn numbered(batch: &Batch) -> impl Iterator<Item = (u64, &[u8])> {
-    (batch.first().0..).zip(batch.records())
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::log::{Batch, LogError, Lsn, Reader};
+use crate::core::output::{ErrorEntry, ErrorReader};
+use crate::log::{Batch, Lsn, Reader};
+use crate::results::error::ScanError;
 use crate::results::log::{ResultLog, ResultLogs};
 
 /// What the errors log has under a sequence number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FoundError {
-    /// The stored form of the error.
-    Stored(Vec<u8>),
+#[derive(Debug, Clone, PartialEq)]
+pub enum FoundError<'a> {
+    /// The error.
+    Stored(Box<ErrorEntry<'a>>),
     /// No error has this number yet.
     Unknown,
     /// Retention freed the error. The value is the oldest number that is kept.
@@ -37,8 +39,8 @@ impl ErrorLookup<'_> {
     /// The error with the number `seq`, which is greater than that of the call before.
     ///
     /// # Errors
-    /// The log cannot be read.
-    pub fn find(&mut self, seq: u64) -> Result<FoundError, LogError> {
+    /// The log cannot be read, or the record is no error.
+    pub fn find(&mut self, seq: u64) -> Result<FoundError<'_>, ScanError> {
         if seq >= self.results.log().readable().0 {
             return Ok(FoundError::Unknown);
         }
@@ -50,8 +52,17 @@ impl ErrorLookup<'_> {
         }
         let Some(batch) = &self.batch else { return Ok(FoundError::Unknown) };
         let Some(at) = seq.checked_sub(batch.first().0) else { return Ok(FoundError::Freed(batch.first().0)) };
-        // A batch holds fewer records than an address can count.
-        let stored = usize::try_from(at).ok().and_then(|at| batch.records().nth(at));
-        Ok(stored.map_or(FoundError::CutOut, |bytes| FoundError::Stored(bytes.to_vec())))
+        let record = |at: Option<u64>| batch.records().nth(usize::try_from(at?).ok()?);
+        let Some(bytes) = record(Some(at)) else { return Ok(FoundError::CutOut) };
+        let mut errors = ErrorReader::default();
+        if let Some(distance) = ErrorEntry::distance(bytes)
+            && let Some(first) = record(at.checked_sub(distance))
+        {
+            errors.read(seq - distance, first).map_err(|error| ScanError::Record(seq - distance, error))?;
+        }
+        errors
+            .read(seq, bytes)
+            .map(|entry| FoundError::Stored(Box::new(entry)))
+            .map_err(|error| ScanError::Record(seq, error))
     }
 }

@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 
 use bytes::Bytes;
 
-use crate::core::output::{ErrorEntry, InvalidOutput, WindowResult};
+use crate::core::output::{ErrorEntry, ErrorReader, InvalidOutput, WindowResult};
 use crate::core::reason::Reason;
+use crate::log::Batch;
 
 /// Bytes that are reserved for the JSON of a result; most windows fit.
 const JSON_BYTES: usize = 512;
@@ -28,15 +29,17 @@ impl ResultKind {
         }
     }
 
-    /// Reads the stored form of a result.
-    ///
-    /// # Errors
-    /// The bytes are not a result of this kind.
-    pub fn decode(self, bytes: &[u8]) -> Result<DecodedResult<'_>, InvalidOutput> {
-        match self {
-            ResultKind::Window => WindowResult::decode(bytes).map(DecodedResult::Window),
-            ResultKind::Error => ErrorEntry::decode(bytes).map(DecodedResult::Error),
-        }
+    /// Reads the results of a batch in order, each with its sequence number. An error may refer to another one of its batch, so
+    /// that a batch is read from its beginning.
+    pub fn decode(self, batch: &Batch) -> impl Iterator<Item = (u64, Result<DecodedResult<'_>, InvalidOutput>)> {
+        let mut errors = ErrorReader::default();
+        (batch.first().0..).zip(batch.records()).map(move |(seq, bytes)| {
+            let result = match self {
+                ResultKind::Window => WindowResult::decode(bytes).map(DecodedResult::Window),
+                ResultKind::Error => errors.read(seq, bytes).map(DecodedResult::Error),
+            };
+            (seq, result)
+        })
     }
 }
 
@@ -90,11 +93,11 @@ impl<'a> DecodedResult<'a> {
         }
     }
 
-    /// Why a reading was rejected; `None` for windows.
-    pub fn reason(&self) -> Option<Reason> {
+    /// Whether this is an error, and a reading was rejected for this reason.
+    pub fn has_reason(&self, reason: Reason) -> bool {
         match self {
-            DecodedResult::Window(_) => None,
-            DecodedResult::Error(entry) => Some(entry.reason),
+            DecodedResult::Window(_) => false,
+            DecodedResult::Error(entry) => entry.has_reason(reason),
         }
     }
 

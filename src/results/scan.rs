@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use crate::core::output::InvalidOutput;
 use crate::core::reason::Reason;
 use crate::log::{Batch, Lsn, Reader};
 use crate::results::error::ScanError;
 use crate::results::index::BLOCK_RECORDS;
-use crate::results::log::{ResultLog, numbered};
+use crate::results::log::ResultLog;
 use crate::results::record::DecodedResult;
 
 /// Records that one query looks at, at most: some tenths of a second.
@@ -57,7 +58,7 @@ impl ResultQuery {
         (self.from_ms..self.to_ms).contains(&result.time_ms())
             && is(&self.device, result.device_id())
             && is(&self.metric, result.metric())
-            && (self.reason.is_none() || self.reason == result.reason())
+            && self.reason.is_none_or(|reason| result.has_reason(reason))
             && !(self.newest_only && results.is_superseded(seq))
     }
 }
@@ -112,11 +113,12 @@ impl Scan<'_> {
             }
             let reader = reader.get_or_insert_with(|| self.results.log().reader(Lsn(next)));
             let Some(batch) = reader.next_batch()? else { break };
-            for (seq, record) in numbered(&batch).filter(|(seq, _)| (next..self.end).contains(seq)) {
+            let results = self.results.kind().decode(&batch);
+            for (seq, result) in results.filter(|(seq, _)| (next..self.end).contains(seq)) {
                 if self.is_full(taken, writer) || scanned >= MAX_SCANNED {
                     return Ok(Some(seq));
                 }
-                taken += usize::from(self.take(seq, record, writer)?);
+                taken += usize::from(self.take(seq, &decoded(seq, result)?, writer));
                 scanned += 1;
             }
             next = next.max(batch.end().0);
@@ -135,13 +137,13 @@ impl Scan<'_> {
             let lower = ((upper - 1) / BLOCK_RECORDS * BLOCK_RECORDS).max(self.first);
             if self.may_hold(lower) {
                 for batch in self.batches(lower, upper)?.iter().rev() {
-                    let records: Vec<(u64, &[u8])> =
-                        numbered(batch).filter(|(seq, _)| (lower..upper).contains(seq)).collect();
-                    for (seq, record) in records.into_iter().rev() {
+                    let results = self.results.kind().decode(batch);
+                    let results: Vec<_> = results.filter(|(seq, _)| (lower..upper).contains(seq)).collect();
+                    for (seq, result) in results.into_iter().rev() {
                         if self.is_full(taken, writer) {
                             return Ok(Some(seq + 1));
                         }
-                        taken += usize::from(self.take(seq, record, writer)?);
+                        taken += usize::from(self.take(seq, &decoded(seq, result)?, writer));
                         scanned += 1;
                     }
                 }
@@ -174,13 +176,20 @@ impl Scan<'_> {
         taken >= self.query.limit || writer.bytes() >= MAX_ANSWER_BYTES
     }
 
-    /// Writes the record if the query selects it, and returns whether it did.
-    fn take(&self, seq: u64, record: &[u8], writer: &mut dyn ResultWriter) -> Result<bool, ScanError> {
-        let result = self.results.kind().decode(record).map_err(|error| ScanError::Record(seq, error))?;
-        let selected = self.query.selects(seq, &result, self.results);
+    /// Writes the result if the query selects it, and returns whether it did.
+    fn take(&self, seq: u64, result: &DecodedResult<'_>, writer: &mut dyn ResultWriter) -> bool {
+        let selected = self.query.selects(seq, result, self.results);
         if selected {
-            writer.write(seq, &result);
+            writer.write(seq, result);
         }
-        Ok(selected)
+        selected
     }
+}
+
+/// The result, or the error that says which record is none.
+pub(super) fn decoded<'a>(
+    seq: u64,
+    result: Result<DecodedResult<'a>, InvalidOutput>,
+) -> Result<DecodedResult<'a>, ScanError> {
+    result.map_err(|error| ScanError::Record(seq, error))
 }

@@ -73,7 +73,7 @@ pub(crate) fn append_errors(results: &ResultLogs, messages: &[&str]) {
             arrival_ms: 2,
             reason: Reason::Late,
             part: RejectedPart::Reading,
-            message,
+            message: message.into(),
             device_id: None,
             metric: None,
             client_id: "c",
@@ -83,6 +83,9 @@ pub(crate) fn append_errors(results: &ResultLogs, messages: &[&str]) {
             payload: b"{}",
             payload_bytes: 2,
             origin: None,
+            is_cut: false,
+            follows: None,
+            folded: None,
         };
         entry.encode(out);
     };

@@ -167,10 +167,17 @@ impl SimDevice {
         Element { json: format!("{{{}}}", fields.join(",")), readings, packs: true }
     }
 
-    /// A payload that is not JSON, or a fault report of the device.
+    /// A payload that is not JSON, an array with more errors than the errors log has room for, or a fault report of the
+    /// device.
     fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
         let number = random.next_u64();
         let reading = |expect| SimReading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
+        if random.one_in(4) {
+            let count = 2 + random.index(300);
+            let elements: Vec<&str> = (0..count).map(|_| if random.one_in(5) { "[]" } else { "7" }).collect();
+            let readings = (0..=count).map(|_| reading(Expect::Rejected(Reason::Malformed))).collect();
+            return Element { json: format!("[{},{number}]", elements.join(",")), readings, packs: false };
+        }
         if random.one_in(2) {
             let json = format!(r#"{{"garbage":{number},"#);
             return Element { json, readings: vec![reading(Expect::Rejected(Reason::Malformed))], packs: false };

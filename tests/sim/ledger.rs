@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir::core::output::ErrorEntry;
 use weir::core::reason::Reason;
 
 use super::device::{Expect, SimReading};
@@ -97,6 +98,13 @@ impl SimLedger {
 
     pub fn find(&self, client: &str, payload: &[u8]) -> Option<MessageId> {
         self.by_payload.get(&(client.to_owned(), payload.to_vec())).copied()
+    }
+
+    /// The message of an error that holds the beginning of its client's name alone.
+    pub fn find_cut(&self, entry: &ErrorEntry<'_>) -> Option<MessageId> {
+        let is_of =
+            |message: &SimMessage| message.payload == entry.payload && message.client.starts_with(entry.client_id);
+        self.messages.iter().position(is_of)
     }
 
     pub fn acknowledge(&mut self, id: MessageId) {

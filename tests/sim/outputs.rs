@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir::core::operator::Operator;
-use weir::core::output::{Collector, ErrorEntry, WindowResult};
+use weir::core::output::{Collector, ErrorEntry, ErrorReader, WindowResult};
 use weir::core::reason::Reason;
 use weir::core::record::{Record, RecordDecoder};
 use weir::core::settings::Settings;
@@ -59,16 +59,26 @@ impl Outputs {
     /// Rejected readings by message and index; duplicates are no rejection.
     pub fn rejections(&self, ledger: &SimLedger) -> Result<ExpectedRejections, String> {
         let mut rejections = ExpectedRejections::new();
-        for (seq, bytes) in self.errors.iter().enumerate() {
-            let entry = ErrorEntry::decode(bytes).map_err(|error| format!("error {seq}: {error}"))?;
-            let id = ledger.find(entry.client_id, entry.payload);
+        let mut errors = ErrorReader::default();
+        for (seq, bytes) in (0..).zip(&self.errors) {
+            let entry = errors.read(seq, bytes).map_err(|error| format!("error {seq}: {error}"))?;
+            // The client is cut where a sentence is long and its message short.
+            let id = if entry.is_cut { ledger.find_cut(&entry) } else { ledger.find(entry.client_id, entry.payload) };
             let id = id.ok_or_else(|| format!("error {seq} is about a payload that nobody sent: {}", entry.message))?;
-            if entry.reason != Reason::Duplicate {
-                rejections.entry((id, entry.index)).or_default().push(entry.reason);
+            for (index, reason) in readings(&entry) {
+                if reason != Reason::Duplicate {
+                    rejections.entry((id, index)).or_default().push(reason);
+                }
             }
         }
         Ok(rejections)
     }
+}
+
+/// The readings that an error stands for, and why each was rejected.
+fn readings(entry: &ErrorEntry<'_>) -> Vec<(u32, Reason)> {
+    let Some(folded) = entry.folded else { return vec![(entry.index, entry.reason)] };
+    folded.runs().iter().flat_map(|run| (run.first..=run.last).map(|index| (index, run.reason))).collect()
 }
 
 fn read(log: &Log) -> Result<Vec<Vec<u8>>, String> {

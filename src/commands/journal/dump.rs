@@ -79,6 +79,9 @@ struct ReplayedErrorLine {
     replay_of: u64,
     /// Index of the rejected reading in its message; `None` when the whole message was rejected.
     index: Option<u32>,
+    /// Number of readings from this index on, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    readings: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -194,6 +197,7 @@ impl<'a> ReplayContent<'a> {
                 .map(|item| ReplayedErrorLine {
                     replay_of: item.error_seq,
                     index: (!replay.whole).then_some(item.index),
+                    readings: (item.readings > 1).then_some(item.readings),
                 })
                 .collect(),
             first_arrival_time: replay.arrival_ms,

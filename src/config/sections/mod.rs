@@ -107,6 +107,7 @@ impl Config {
                 .map(|tenant| TenantSettings { prefix: tenant.prefix.to_string(), max_devices: tenant.devices })
                 .collect(),
             records_name_users: true,
+            errors_in_proportion: true,
             rules: Settings::RULES,
         }
     }

@@ -1,10 +1,12 @@
 //! Window results and error entries as the JSON objects that the API, MQTT and files show.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
-use crate::core::output::{ErrorEntry, WindowResult};
+use crate::core::output::{ErrorEntry, FoldedReadings, FoldedRun, Sentence, WindowResult};
 
 /// A window result. Fields are written in this order.
 #[derive(Serialize)]
@@ -37,7 +39,7 @@ struct ErrorJson<'a> {
     index: u32,
     arrival_time: i64,
     reason: &'static str,
-    message: &'a str,
+    message: Sentence<'a>,
     device_id: Option<&'a str>,
     metric: Option<&'a str>,
     client_id: &'a str,
@@ -53,6 +55,37 @@ struct ErrorJson<'a> {
     replay_of: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_arrival_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<bool>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    folded: Option<FoldedJson>,
+}
+
+/// The sentence of an entry that stands for several readings and has no room for theirs.
+const FOLDED_SENTENCE: &str = "further readings of the message were rejected, see `reasons`; send fewer readings in one message \
+                               to have a sentence for each";
+
+/// The readings that an entry stands for, if it stands for several.
+#[derive(Serialize)]
+struct FoldedJson {
+    readings: u64,
+    reasons: BTreeMap<&'static str, u64>,
+    /// First and last index of each run of readings.
+    indexes: Vec<[u32; 2]>,
+}
+
+impl FoldedJson {
+    fn of(folded: FoldedReadings<'_>) -> Self {
+        let mut indexes: Vec<[u32; 2]> = Vec::new();
+        for FoldedRun { first, last, .. } in folded.runs() {
+            match indexes.last_mut() {
+                Some([_, end]) if end.checked_add(1) == Some(first) => *end = last,
+                _ => indexes.push([first, last]),
+            }
+        }
+        let reasons = folded.reasons().into_iter().map(|(reason, count)| (reason.as_str(), count)).collect();
+        Self { readings: folded.readings(), reasons, indexes }
+    }
 }
 
 impl WindowResult<'_> {
@@ -84,7 +117,8 @@ impl WindowResult<'_> {
 impl ErrorEntry<'_> {
     /// Appends the JSON object of this entry. The payload is `payload` where it is UTF-8, else `payload_base64`;
     /// `device_id` and `metric` are `null` where they are not known; `user` is there unless the client is anonymous,
-    /// `replay_of` and `first_arrival_time` where a replay was rejected.
+    /// `replay_of` and `first_arrival_time` where a replay was rejected; `cut` where client, topic or user are; `readings`,
+    /// `reasons` and `indexes` where the entry stands for several readings.
     pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
         let text = std::str::from_utf8(self.payload).ok();
         let json = ErrorJson {
@@ -93,7 +127,11 @@ impl ErrorEntry<'_> {
             index: self.index,
             arrival_time: self.arrival_ms,
             reason: self.reason.as_str(),
-            message: self.message,
+            message: if self.message.is_empty() && self.folded.is_some() {
+                FOLDED_SENTENCE.into()
+            } else {
+                self.message
+            },
             device_id: self.device_id,
             metric: self.metric,
             client_id: self.client_id,
@@ -104,6 +142,8 @@ impl ErrorEntry<'_> {
             payload_bytes: self.payload_bytes,
             replay_of: self.origin.map(|origin| origin.replay_of),
             first_arrival_time: self.origin.map(|origin| origin.first_arrival_ms),
+            cut: self.is_cut.then_some(true),
+            folded: self.folded.map(FoldedJson::of),
         };
         write(&json, out);
     }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::reason::Reason;
 
 fn window() -> WindowResult<'static> {
     WindowResult {
@@ -29,7 +30,7 @@ fn entry(payload: &[u8]) -> ErrorEntry<'_> {
         arrival_ms: 1_732_098_765_123,
         reason: Reason::InvalidMetric,
         part: RejectedPart::Reading,
-        message: "no",
+        message: "no".into(),
         device_id: Some("d"),
         metric: None,
         client_id: "c",
@@ -39,6 +40,9 @@ fn entry(payload: &[u8]) -> ErrorEntry<'_> {
         payload,
         payload_bytes: 9,
         origin: None,
+        is_cut: false,
+        follows: None,
+        folded: None,
     }
 }
 
@@ -125,9 +129,61 @@ fn the_bytes_of_an_error() {
     check(own(entry(b"p")), 2, b"\x01o");
     check(replayed(b"p"), 5, b"\xac\x02\x01");
     check(own(replayed(b"p")), 7, b"\x01o\xac\x02\x01");
+    check(ErrorEntry { own_device: Some("d"), ..entry(b"p") }, 32, b"");
+    check(ErrorEntry { is_cut: true, ..entry(b"p") }, 128, b"");
     check(ErrorEntry { user: Some("u"), ..entry(b"p") }, 8, b"\x01u");
     check(ErrorEntry { user: Some("u"), ..own(replayed(b"p")) }, 15, b"\x01o\xac\x02\x01\x01u");
     assert!(ErrorEntry::decode(&[&[5, 16], ENTRY].concat()).is_err(), "a flag that format 5 does not have");
+}
+
+/// The bytes of an entry that refers to another one. They must not change: another form is a new format.
+#[test]
+fn the_bytes_of_an_error_that_refers_to_the_first_of_its_message() {
+    let first = replayed(b"p");
+    let first = ErrorEntry { message: "value 7 is wrong".into(), part: RejectedPart::Reading, ..first };
+    let entry = ErrorEntry {
+        index: 300,
+        reason: Reason::WrongType,
+        message: Sentence::divided("value 81 is wrong", "value 7 is wrong"),
+        metric: Some("m"),
+        origin: Some(ReplayOrigin { replay_of: 301, first_arrival_ms: -1 }),
+        follows: Some(FollowedError { distance: 2, same_device: true }),
+        ..first
+    };
+    let other = FollowedError { distance: 2, same_device: false };
+    let folded = FoldedReadings::decode(300, &[1, 0, 2, 9]).unwrap();
+    let check = |entry: ErrorEntry<'_>, expected: &[u8]| {
+        let (mut stored, mut bytes) = (Vec::new(), Vec::new());
+        first.encode(&mut stored);
+        entry.encode(&mut bytes);
+        assert_eq!(bytes, expected);
+        assert_eq!(ErrorEntry::distance(&bytes), Some(2));
+        let mut reader = ErrorReader::default();
+        assert!(reader.read(12, &bytes).is_err(), "the first is not there");
+        assert_eq!(reader.read(10, &stored), Ok(first));
+        assert_eq!(reader.read(12, &bytes), Ok(entry));
+        assert!(reader.read(13, &bytes).is_err(), "another one is there");
+        for len in 0..bytes.len() {
+            assert!(reader.read(12, &bytes[..len]).is_err(), "prefix of {len} bytes");
+        }
+    };
+    let start = b"\x02\xac\x02\x02\x06\x09\x0281".as_slice();
+    check(entry, &[b"\x05\x34", start, b"\x01\x01m\xad\x02"].concat());
+    check(ErrorEntry { follows: Some(other), ..entry }, &[b"\x05\x14", start, b"\x01\x01d\x01\x01m\xad\x02"].concat());
+    check(
+        ErrorEntry { folded: Some(folded), ..entry },
+        &[b"\x05\x74", start, b"\x01\x01m\xad\x02\x04\x01\x00\x02\x09"].concat(),
+    );
+    let json = |entry: ErrorEntry<'_>| {
+        let mut json = Vec::new();
+        entry.write_json(12, &mut json);
+        serde_json::from_slice::<serde_json::Value>(&json).unwrap()
+    };
+    let shown = json(ErrorEntry { folded: Some(folded), ..entry });
+    assert_eq!((&shown["message"], &shown["payload"]), (&"value 81 is wrong".into(), &"p".into()));
+    let counts = [&shown["readings"], &shown["reasons"], &shown["indexes"]].map(ToString::to_string);
+    assert_eq!(counts, ["10", r#"{"wrong_type":10}"#, "[[300,309]]"]);
+    assert_eq!(json(entry).get("readings"), None);
 }
 
 /// The bytes of formats 1 to 4, and the entry that each stands for.
@@ -183,7 +239,7 @@ fn errors_of_older_formats_are_compared_by_content() {
             bytes
         };
         assert!(is_same_error(&stored, &computed(entry)));
-        let other_sentence = computed(ErrorEntry { message: "other", ..entry });
+        let other_sentence = computed(ErrorEntry { message: "other".into(), ..entry });
         assert!(is_same_error(&stored, &other_sentence), "another version may have another sentence");
         assert!(!is_same_error(&computed(entry), &other_sentence), "this version does not");
         assert!(!is_same_error(&stored, &computed(ErrorEntry { reason: Reason::Late, ..entry })));

@@ -9,6 +9,7 @@ mod model;
 mod model_numbers;
 mod own_device;
 mod properties;
+mod proportion;
 mod reasons;
 mod reconfigure;
 mod replays;
@@ -18,8 +19,10 @@ mod state;
 mod tenants;
 mod users;
 
+use std::collections::BTreeMap;
+
 use crate::core::operator::Operator;
-use crate::core::output::{Collector, ErrorEntry, WindowResult};
+use crate::core::output::{Collector, ErrorEntry, ErrorReader, RejectedPart, WindowResult};
 use crate::core::record::{self, PublishRecord, Record, RecordDecoder, ReplayItems, ReplayRecord};
 use crate::core::settings::Settings;
 
@@ -35,7 +38,53 @@ enum Effect {
 
 /// Collects effects in order, and the replays of all errors.
 #[derive(Debug, Default)]
-struct Effects(Vec<Effect>, Vec<Input>);
+struct Effects(Vec<Effect>, Vec<Input>, StoredErrors);
+
+/// The stored forms of errors, by sequence number.
+#[derive(Debug, Default)]
+struct StoredErrors(BTreeMap<u64, Vec<u8>>);
+
+impl StoredErrors {
+    /// Stores an entry and checks that it is the same when it is read.
+    fn add(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
+        let mut stored = Vec::new();
+        entry.encode(&mut stored);
+        let json = |entry: &ErrorEntry<'_>| {
+            let mut json = Vec::new();
+            entry.write_json(seq, &mut json);
+            String::from_utf8(json).unwrap()
+        };
+        let mut reader = ErrorReader::default();
+        if let Some(followed) = entry.follows {
+            let first = seq - followed.distance;
+            reader.read(first, &self.0[&first]).unwrap();
+        }
+        let read = reader.read(seq, &stored).unwrap();
+        if !read.is_cut && read.payload == entry.payload {
+            assert_eq!(json(&read), json(entry));
+        }
+        self.0.insert(seq, stored);
+    }
+}
+
+/// The replay of an error whose payload is stored whole.
+pub(crate) fn replay_of(seq: u64, entry: &ErrorEntry<'_>) -> Vec<u8> {
+    let (mut items, mut replay) = (Vec::new(), Vec::new());
+    entry.replay_items(seq).iter().for_each(|item| item.encode(&mut items));
+    let record = ReplayRecord {
+        position: entry.journal_position,
+        whole: entry.part == RejectedPart::Message,
+        arrival_ms: entry.first_arrival_ms(),
+        client_id: entry.client_id,
+        topic: entry.topic,
+        own_device: entry.own_device,
+        user: entry.user,
+        items: ReplayItems(&items),
+        payload: entry.payload,
+    };
+    record::encode_replay(&record, &mut replay);
+    replay
+}
 
 impl Collector for Effects {
     fn window(&mut self, seq: u64, window: &WindowResult<'_>) {
@@ -48,14 +97,8 @@ impl Collector for Effects {
     fn error(&mut self, seq: u64, entry: &ErrorEntry<'_>) {
         let mut json = Vec::new();
         entry.write_json(seq, &mut json);
-        let mut stored = Vec::new();
-        entry.encode(&mut stored);
-        let stored = ErrorEntry::decode(&stored).unwrap();
-        let mut item = Vec::new();
-        stored.replay_item(seq).encode(&mut item);
-        let mut replay = Vec::new();
-        record::encode_replay(&stored.replay(entry.payload, ReplayItems(&item)), &mut replay);
-        self.1.push(Input::Encoded(replay));
+        self.2.add(seq, entry);
+        self.1.push(Input::Encoded(replay_of(seq, entry)));
         self.0.push(Effect::Error { seq, json: serde_json::from_slice(&json).unwrap() });
     }
 }

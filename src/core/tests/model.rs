@@ -96,7 +96,7 @@ impl ModelRecord {
                 let mut bytes = Vec::new();
                 let mut item = Vec::new();
                 let (error_seq, index, unseen) = (error_seq as u64, error.index, error.unseen);
-                record::ReplayItem { error_seq, index, unseen }.encode(&mut item);
+                record::ReplayItem { error_seq, index, readings: 1, unseen }.encode(&mut item);
                 let replay = record::ReplayRecord {
                     position: error.position,
                     whole: false,

@@ -73,6 +73,8 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                     max_new_devices_per_hour: limits.3,
                     dedup,
                     store_duplicates: true,
+                    // The model has an error for each reading.
+                    errors_in_proportion: false,
                     rules: numbers.0,
                     sequence_bits: numbers.1,
                     ..Settings::default()

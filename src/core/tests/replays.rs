@@ -267,7 +267,7 @@ fn what_follows_in_a_batch_is_not_touched() {
 /// A replay of an error that need not exist.
 fn made_up(error_seq: u64, index: Option<u32>, payload: &[u8]) -> Input {
     let (mut item, mut bytes) = (Vec::new(), Vec::new());
-    ReplayItem { error_seq, index: index.unwrap_or(0), unseen: false }.encode(&mut item);
+    ReplayItem { error_seq, index: index.unwrap_or(0), readings: 1, unseen: false }.encode(&mut item);
     let (items, whole, client_id, topic) = (ReplayItems(&item), index.is_none(), "c", "devices/a/telemetry");
     let (position, own_device, user) = (u64::MAX, None, None);
     let replay = ReplayRecord { position, whole, arrival_ms: T0, client_id, topic, own_device, user, items, payload };

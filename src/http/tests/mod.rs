@@ -277,7 +277,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         arrival_ms,
         reason,
         part: RejectedPart::Reading,
-        message: "the value is above 125",
+        message: "the value is above 125".into(),
         device_id: device,
         metric: None,
         client_id: "client",
@@ -287,5 +287,8 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         payload: b"{}",
         payload_bytes: 2,
         origin: None,
+        is_cut: false,
+        follows: None,
+        folded: None,
     }
 }

@@ -1,7 +1,8 @@
 //! Stored errors are put into the journal again.
 
 use super::*;
-use crate::core::record::{Record, RecordDecoder, ReplayItems};
+use crate::core::record::{Record, RecordDecoder};
+use crate::core::tests::replay_of;
 use crate::http::received_body::BodyError;
 
 /// Errors with their indexes, and the payload of their message.
@@ -19,10 +20,7 @@ impl TestApi {
 
     /// The pipeline has processed a replay of this error.
     fn replayed(&self, seq: u64) {
-        let (entry, mut items, mut replay) = (late(), Vec::new(), Vec::new());
-        entry.replay_item(seq).encode(&mut items);
-        record::encode_replay(&entry.replay(entry.payload, ReplayItems(&items)), &mut replay);
-        self.pipeline.apply(NOW_MS, &[replay]);
+        self.pipeline.apply(NOW_MS, &[replay_of(seq, &late())]);
     }
 
     fn journal_record(&self, encode: impl FnOnce(&mut Vec<u8>)) {

@@ -1,5 +1,6 @@
 //! From readings to windows and errors.
 
+mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;

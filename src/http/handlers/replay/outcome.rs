@@ -26,11 +26,13 @@ pub(super) enum ReplayRefusal {
     DeviceError,
     /// The error is a duplicate.
     Duplicate,
+    /// The error stands for so many readings, and does not say which.
+    NotListed(u64),
     /// The error was replayed before.
     AlreadyReplayed,
     /// Another request is replaying the error.
     InProgress,
-    /// Only the beginning of the payload is stored, and the journal no longer has the rest.
+    /// Only a part of the message is stored, and the journal no longer has the rest.
     PayloadCut { stored: usize, whole: u64 },
     /// The journal takes nothing because the disk is nearly full.
     DiskFull,
@@ -57,6 +59,7 @@ impl ReplayRefusal {
             ReplayRefusal::Unreadable => "unreadable",
             ReplayRefusal::DeviceError => "device_error",
             ReplayRefusal::Duplicate => "duplicate",
+            ReplayRefusal::NotListed(_) => "not_listed",
             ReplayRefusal::AlreadyReplayed => "already_replayed",
             ReplayRefusal::InProgress => "in_progress",
             ReplayRefusal::PayloadCut { .. } => "payload_cut",
@@ -94,6 +97,14 @@ impl ReplayRefusal {
             ReplayRefusal::InProgress => {
                 format!("error {seq} is being replayed by another request; look for it in the windows, or ask again")
             }
+            ReplayRefusal::NotListed(readings) => format!(
+                "error {seq} stands for {readings} readings of its message, too many to note which; let the device send \
+                 them again, in smaller messages"
+            ),
+            ReplayRefusal::PayloadCut { stored, whole } if *stored as u64 == *whole => format!(
+                "of error {seq} the client, the topic or the user is stored in part, and the journal no longer has the \
+                 rest; journal.retention would have kept it. Let the device send it again"
+            ),
             ReplayRefusal::PayloadCut { stored, whole } => format!(
                 "of error {seq} only the first {stored} of {whole} bytes are stored, and the journal no longer has the \
                  rest; journal.retention would have kept it. Let the device send it again"

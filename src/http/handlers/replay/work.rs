@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::core::output::{ErrorEntry, RejectedPart};
 use crate::core::reason::Reason;
-use crate::core::record::{self, Record, RecordDecoder, ReplayItems};
+use crate::core::record::{self, PublishRecord, Record, RecordDecoder, ReplayItems, ReplayRecord};
 use crate::http::claims::ReplayClaim;
 use crate::http::handlers::replay::outcome::{ReplayOutcome, ReplayRefusal};
 use crate::http::problem::ApiProblem;
@@ -55,22 +55,56 @@ impl SyncWait {
     }
 }
 
+/// Largest size of the items of one record. A message with more is replayed by several records.
+const MAX_ITEM_BYTES: usize = 96 << 10;
+
 /// Errors of one message. The message is replayed once for all of them, and they are judged together, as when it first came.
 struct MessageGroup {
-    /// The stored form of the first error.
-    first: Vec<u8>,
-    payload: Vec<u8>,
+    message: OwnedMessage,
+    position: u64,
+    part: RejectedPart,
+    first_arrival_ms: i64,
     items: Vec<u8>,
 }
 
+/// A message as its client sent it.
+#[derive(Debug, PartialEq, Eq)]
+struct OwnedMessage {
+    client_id: String,
+    topic: String,
+    own_device: Option<String>,
+    user: Option<String>,
+    payload: Vec<u8>,
+}
+
 impl MessageGroup {
-    fn takes<'a>(&'a self, entry: &ErrorEntry<'a>) -> bool {
-        let Ok(first) = ErrorEntry::decode(&self.first) else { return false };
-        let message = |entry: &ErrorEntry<'a>| {
-            let origin = (entry.client_id, entry.topic, entry.own_device, entry.user);
-            (entry.journal_position, origin, entry.payload_bytes, entry.part)
-        };
-        entry.part == RejectedPart::Reading && message(&first) == message(entry)
+    fn takes(&self, entry: &ErrorEntry<'_>) -> bool {
+        entry.part == RejectedPart::Reading
+            && (entry.part, entry.journal_position, entry.first_arrival_ms())
+                == (self.part, self.position, self.first_arrival_ms)
+            && self.message.is_of(entry)
+            && self.items.len() < MAX_ITEM_BYTES
+    }
+}
+
+impl OwnedMessage {
+    fn new(client_id: &str, topic: &str, own_device: Option<&str>, user: Option<&str>, payload: &[u8]) -> Self {
+        Self {
+            client_id: client_id.to_owned(),
+            topic: topic.to_owned(),
+            own_device: own_device.map(str::to_owned),
+            user: user.map(str::to_owned),
+            payload: payload.to_owned(),
+        }
+    }
+
+    /// Whether an error may be of this message: what it has of client, topic and payload are those, or their beginnings.
+    fn is_of(&self, entry: &ErrorEntry<'_>) -> bool {
+        let is = |whole: &str, stored: &str| if entry.is_cut { whole.starts_with(stored) } else { whole == stored };
+        is(&self.client_id, entry.client_id)
+            && is(&self.topic, entry.topic)
+            && self.payload.len() as u64 == entry.payload_bytes
+            && self.payload.starts_with(entry.payload)
     }
 }
 
@@ -136,46 +170,51 @@ impl ReplayWork {
     }
 
     /// Adds one error to the message at hand, or begins another message.
-    fn add(&mut self, seq: u64, found: FoundError) -> Result<Result<(), ReplayRefusal>, ScanError> {
-        let bytes = match found {
-            FoundError::Stored(bytes) => bytes,
+    fn add(&mut self, seq: u64, found: FoundError<'_>) -> Result<Result<(), ReplayRefusal>, ScanError> {
+        let entry = match found {
+            FoundError::Stored(entry) => entry,
             FoundError::Unknown => return Ok(Err(ReplayRefusal::Unknown)),
             FoundError::Freed(first) => return Ok(Err(ReplayRefusal::Freed(first))),
             FoundError::CutOut => return Ok(Err(ReplayRefusal::Unreadable)),
         };
-        let entry = ErrorEntry::decode(&bytes).map_err(|error| ScanError::Record(seq, error))?;
-        match entry.reason {
-            Reason::DeviceError => return Ok(Err(ReplayRefusal::DeviceError)),
-            reason if !reason.is_replayable() => return Ok(Err(ReplayRefusal::Duplicate)),
-            _ => {}
+        let items = entry.replay_items(seq);
+        if items.is_empty() {
+            return Ok(Err(match entry.reason {
+                Reason::DeviceError => ReplayRefusal::DeviceError,
+                reason if !reason.is_replayable() => ReplayRefusal::Duplicate,
+                _ => ReplayRefusal::NotListed(entry.readings()),
+            }));
         }
-        if let Some(group) = self.group.as_mut().filter(|group| group.takes(&entry)) {
-            entry.replay_item(seq).encode(&mut group.items);
-            return Ok(Ok(()));
+        if self.group.as_ref().is_none_or(|group| !group.takes(&entry)) {
+            let Some(message) = whole_message(&self.journal, &entry)? else {
+                let (stored, whole) = (entry.payload.len(), entry.payload_bytes);
+                return Ok(Err(ReplayRefusal::PayloadCut { stored, whole }));
+            };
+            self.close_group();
+            let (position, part, first_arrival_ms) = (entry.journal_position, entry.part, entry.first_arrival_ms());
+            self.group = Some(MessageGroup { message, position, part, first_arrival_ms, items: Vec::new() });
         }
-        let payload = if entry.payload.len() as u64 == entry.payload_bytes {
-            entry.payload.to_vec()
-        } else if let Some(payload) = whole_payload(&self.journal, &entry)? {
-            payload
-        } else {
-            let (stored, whole) = (entry.payload.len(), entry.payload_bytes);
-            return Ok(Err(ReplayRefusal::PayloadCut { stored, whole }));
-        };
-        let mut items = Vec::new();
-        entry.replay_item(seq).encode(&mut items);
-        self.close_group();
-        self.group = Some(MessageGroup { first: bytes, payload, items });
+        if let Some(group) = &mut self.group {
+            items.iter().for_each(|item| item.encode(&mut group.items));
+        }
         Ok(Ok(()))
     }
 
     /// Turns the message at hand into a record.
     fn close_group(&mut self) {
-        let Some(MessageGroup { first, payload, items }) = self.group.take() else { return };
-        // It was decoded when it was added.
-        if let Ok(entry) = ErrorEntry::decode(&first) {
-            let replay = entry.replay(&payload, ReplayItems(&items));
-            self.records.push_with(|out| record::encode_replay(&replay, out));
-        }
+        let Some(MessageGroup { message, position, part, first_arrival_ms, items }) = self.group.take() else { return };
+        let replay = ReplayRecord {
+            position,
+            whole: part == RejectedPart::Message,
+            arrival_ms: first_arrival_ms,
+            client_id: &message.client_id,
+            topic: &message.topic,
+            own_device: message.own_device.as_deref(),
+            user: message.user.as_deref(),
+            items: ReplayItems(&items),
+            payload: &message.payload,
+        };
+        self.records.push_with(|out| record::encode_replay(&replay, out));
     }
 
     fn append(&mut self, outcomes: &mut [(u64, Option<ReplayOutcome>)]) {
@@ -211,8 +250,12 @@ fn settle(outcomes: &mut [(u64, Option<ReplayOutcome>)], at: usize, outcome: Rep
     }
 }
 
-/// The whole payload of a message of which the errors log kept the beginning, if the journal still has it.
-fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>>, LogError> {
+/// The message of an error, not cut: from the entry if it has everything, else from the journal if it still has it.
+fn whole_message(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<OwnedMessage>, LogError> {
+    if !entry.is_cut && entry.payload.len() as u64 == entry.payload_bytes {
+        let ErrorEntry { client_id, topic, own_device, user, payload, .. } = *entry;
+        return Ok(Some(OwnedMessage::new(client_id, topic, own_device, user, payload)));
+    }
     let position = entry.journal_position;
     let mut reader = journal.reader(Lsn(position));
     let Some(batch) = reader.next_batch()? else { return Ok(None) };
@@ -223,15 +266,17 @@ fn whole_payload(journal: &Log, entry: &ErrorEntry<'_>) -> Result<Option<Vec<u8>
         if index < at {
             continue;
         }
-        let (client_id, topic, payload) = match &record {
-            Record::Publish(publish, _) => (publish.client_id, publish.topic, publish.payload),
-            Record::Replay(replay) => (replay.client_id, replay.topic, replay.payload),
-            Record::Tick | Record::Resumed | Record::Settings(_) | Record::Forget(_) => return Ok(None),
+        let message = match record {
+            Record::Publish(PublishRecord { client_id, topic, own_device, user, payload, .. }, _) => {
+                OwnedMessage::new(client_id, topic, own_device, user, payload)
+            }
+            Record::Replay(ReplayRecord { client_id, topic, own_device, user, payload, .. }) => {
+                OwnedMessage::new(client_id, topic, own_device, user, payload)
+            }
+            _ => return Ok(None),
         };
         // The journal may be another one, where a data directory was put together from copies.
-        let is_same = (client_id, topic, payload.len() as u64) == (entry.client_id, entry.topic, entry.payload_bytes)
-            && payload.starts_with(entry.payload);
-        return Ok(is_same.then(|| payload.to_vec()));
+        return Ok(message.is_of(entry).then_some(message));
     }
     Ok(None)
 }

@@ -5,13 +5,11 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::list::{self, JsonItems};
-use crate::core::output::ErrorEntry;
 use crate::core::reason::Reason;
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
 use crate::http::scans::run_scan;
 use crate::http::state::ApiState;
-use crate::results::error::ScanError;
 use crate::results::lookup::FoundError;
 use crate::results::scan::ResultQuery;
 
@@ -37,25 +35,28 @@ pub(in crate::http) async fn detail(
     Parameters::read(&uri, &[])?;
     let seq = error_seq(&seq)?;
     let results = state.resources.results.clone();
-    let found = run_scan(&state, move || Ok(results.error_lookup().find(seq)?)).await?;
-    let stored = match found {
-        FoundError::Stored(stored) => stored,
-        FoundError::Unknown => {
-            return Err(ApiProblem::not_found(format!("there is no error {seq}; /api/v1/errors lists them")));
-        }
-        FoundError::Freed(first) => {
-            let detail = format!("error {seq} is no longer stored, the oldest is {first}; errors.retention keeps them");
-            return Err(ApiProblem::gone(detail));
-        }
-        FoundError::CutOut => {
-            let detail = format!("error {seq} was cut out of the errors log when it was repaired");
-            return Err(ApiProblem::gone(detail));
-        }
-    };
-    let entry = ErrorEntry::decode(&stored).map_err(|error| ScanError::Record(seq, error))?;
-    let mut body = Vec::new();
-    entry.write_json(seq, &mut body);
+    let body = run_scan(&state, move || Ok(body(seq, results.error_lookup().find(seq)?))).await??;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn body(seq: u64, found: FoundError<'_>) -> Result<Vec<u8>, ApiProblem> {
+    match found {
+        FoundError::Stored(entry) => {
+            let mut body = Vec::new();
+            entry.write_json(seq, &mut body);
+            Ok(body)
+        }
+        FoundError::Unknown => {
+            Err(ApiProblem::not_found(format!("there is no error {seq}; /api/v1/errors lists those that there are")))
+        }
+        FoundError::Freed(first) => Err(ApiProblem::gone(format!(
+            "error {seq} is no longer stored, the oldest is {first}; raise errors.retention or errors.retention_bytes to \
+             keep errors for longer"
+        ))),
+        FoundError::CutOut => {
+            Err(ApiProblem::gone(format!("error {seq} was cut out of the errors log when it was repaired")))
+        }
+    }
 }
 
 /// Lists errors.
