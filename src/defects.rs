@@ -74,11 +74,15 @@ pub enum Defect {
     ForgetFiredRuns,
     /// A backlog that ends drops its windows instead of firing them.
     DropBacklogWindows,
+    /// Errors refer to the first error of an earlier message.
+    ReferToEarlierMessage,
+    /// Readings that share the last entry of their message are counted, and the entry is not written.
+    DropFoldedErrors,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 34] = [
+    pub const ALL: [Defect; 36] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -113,6 +117,8 @@ impl Defect {
         Self::TrustRetainedMark,
         Self::ForgetFiredRuns,
         Self::DropBacklogWindows,
+        Self::ReferToEarlierMessage,
+        Self::DropFoldedErrors,
     ];
 }
 
