@@ -299,7 +299,7 @@ fn other_settings_turn_it_on_and_off() {
 fn the_end_of_the_input_and_a_forgotten_device_fire_what_waits() {
     let forget = |bench: &mut OperatorHarness| {
         let mut bytes = Vec::new();
-        crate::core::record::encode_forget(["a"].into_iter(), &mut bytes);
+        crate::core::record::encode_forget(["a"], &mut bytes);
         bench.apply(T0, &[Input::Encoded(bytes)])
     };
     let close = |bench: &mut OperatorHarness| {
