@@ -13,7 +13,7 @@ use weir::config::Config;
 use weir::core::operator::Operator;
 use weir::core::output::{Collector, ErrorEntry, WindowResult};
 use weir::core::record::{self, PublishRecord, RecordDecoder};
-use weir::core::recorded;
+use weir::core::recorded::RecordedTimesReader;
 use weir::core::replayed::ReplayOrigins;
 use weir::core::settings::Settings;
 use weir::disk::RealDisk;
@@ -175,7 +175,7 @@ fn replay_journal(directory: &Path, settings: Settings, files: &mut ReplayOutput
 fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> anyhow::Result<Operator> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
-    let unit = settings.timestamp_unit;
+    let recorded = RecordedTimesReader::new(&settings);
     let mut operator = Operator::new(Settings {
         telemetry_topics: vec![FILE_TOPIC.into()],
         error_topics: Vec::new(),
@@ -198,7 +198,7 @@ fn replay_file(path: &Path, settings: Settings, files: &mut ReplayOutput) -> any
         if payload.is_empty() {
             continue;
         }
-        let times = recorded::times(payload, unit);
+        let times = recorded.times(payload);
         if times.arrival_ms.is_some() && !has_arrivals {
             has_arrivals = true;
             let Settings { idle_timeout_ms, device_ttl_ms, .. } = settings;

@@ -9,7 +9,7 @@ use crate::config::nearest::nearest;
 use crate::config::sections::{ClientCertificates, Config, MetricsAccess, OnDeniedPublish};
 use crate::config::tenants::TENANTS;
 use crate::config::value::{RawValue, at_least_ms};
-use crate::core::settings::{MetricRange, SequenceBits, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, TimeSource, TimestampUnit, WatermarkScope};
 use crate::telemetry::logging::LogFormat;
 
 /// One key of the configuration.
@@ -70,6 +70,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Largest size of a key: a tebibyte. On an edge box more is a mistake.
 const LARGEST: u64 = 1024 * GIB;
 
+const TIME_SOURCES: &[(&str, TimeSource)] = &[("event", TimeSource::Event), ("arrival", TimeSource::Arrival)];
 const TIMESTAMP_UNITS: &[(&str, TimestampUnit)] = &[
     ("auto", TimestampUnit::Auto),
     ("s", TimestampUnit::S),
@@ -132,7 +133,9 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("mqtt.tls", "max_handshakes", mqtt.tls.max_handshakes, |v| v.whole(1..=1_000_000)),
     key!("ingest", "telemetry_topics", ingest.telemetry_topics, |v| v.texts()),
     key!("ingest", "error_topics", ingest.error_topics, |v| v.texts()),
+    key!("ingest", "time", ingest.time, |v| v.choice(TIME_SOURCES)),
     key!("ingest", "timestamp_unit", ingest.timestamp_unit, |v| v.choice(TIMESTAMP_UNITS)),
+    key!("ingest", "timezone", ingest.timezone, |v| v.time_zone_or_none()),
     key!("ingest", "numeric_strings", ingest.numeric_strings, |v| v.switch()),
     key!("ingest", "seq_bits", ingest.seq_bits, |v| v.width_or_auto(SEQUENCE_BITS, SequenceBits::Auto)),
     key!("ingest", "max_readings_per_message", ingest.max_readings_per_message, |v| v.whole(1..=1_000_000)),

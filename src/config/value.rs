@@ -12,6 +12,7 @@ use crate::config::duration::{DurationError, duration_text, parse_duration};
 use crate::config::fault::ConfigProblem;
 use crate::config::host_pattern::HostPattern;
 use crate::config::size::{SizeError, parse_size, size_text};
+use crate::core::timezone;
 
 /// A value before it is converted to the type of its key.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +89,13 @@ impl<'a> RawValue<'a> {
     pub fn path_or_none(self) -> Result<Option<PathBuf>, ConfigProblem> {
         let text = self.text()?;
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    /// The name of a time zone, or an empty string.
+    pub fn time_zone_or_none(self) -> Result<String, ConfigProblem> {
+        let expected = "a name of the IANA database such as \"Europe/Berlin\", \"UTC\" or \"Etc/GMT-1\", or \"\"";
+        let name = self.text()?;
+        if name.is_empty() || timezone::is_known(&name) { Ok(name) } else { Err(self.not("a time zone", expected)) }
     }
 
     /// A whole number within `range`.

@@ -34,15 +34,16 @@ impl Operator {
         value: &'m JsonToken<'_>,
         out: &mut dyn Collector,
     ) {
-        self.totals.received += 1;
         let name = metric.unwrap_or_default();
         let accepted = self.judge(checked, metric, value);
         let placed = accepted.and_then(|(slot, series, value)| {
             self.place(slot, series, name, checked.time_ms, value).map(|placement| (slot, placement))
         });
         match placed {
-            Ok((slot, placement)) => self.count_accepted(batch, slot, checked.time_ms, placement),
+            Ok((slot, placement)) => self.count_accepted(batch, slot, checked, placement),
+            Err(_) if self.is_absent(value) => self.count_absent(origin, index, checked.slot),
             Err(problem) => {
+                self.totals.received += 1;
                 let metric = Some(name).filter(|name| validate::is_metric(name));
                 self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
             }
@@ -50,10 +51,22 @@ impl Operator {
     }
 
     #[inline]
-    fn count_accepted(&mut self, batch: &mut BatchContext<'_>, slot: Slot, time_ms: i64, placement: Placement) {
+    fn count_accepted(
+        &mut self,
+        batch: &mut BatchContext<'_>,
+        slot: Slot,
+        checked: &Checked<'_>,
+        placement: Placement,
+    ) {
+        self.totals.received += 1;
         self.totals.in_windows += 1;
+        let time_ms = checked.time_ms;
         let device = &mut self.devices[slot];
         device.accepted += 1;
+        if !checked.states_time {
+            self.totals.arrival_times += 1;
+            device.odd().arrival_times += 1;
+        }
         if time_ms > device.newest_ms {
             device.newest_ms = time_ms;
             device.clock_offset_ms = time_ms.saturating_sub(batch.arrival_ms);
@@ -62,6 +75,24 @@ impl Operator {
         self.clocks.global.newest_ms = self.clocks.newest_ms.max(self.clocks.global.newest_ms);
         if placement == Placement::Live && batch.moved.last() != Some(&slot) {
             batch.moved.push(slot);
+        }
+    }
+
+    /// Whether the device says that there is no value.
+    #[cold]
+    fn is_absent(&self, value: &JsonToken<'_>) -> bool {
+        self.settings.current.has_field_rules() && validate::is_absent_value(value)
+    }
+
+    /// Counts a value that the device says is absent. It is no reading, and no error.
+    #[cold]
+    fn count_absent(&mut self, origin: ReadingOrigin<'_>, index: u32, slot: Option<Slot>) {
+        self.totals.values_absent += 1;
+        if let Some(slot) = slot {
+            self.devices[slot].odd().values_absent += 1;
+        }
+        if let Some(replay) = origin.replay {
+            self.replays.effects.absent(replay, index);
         }
     }
 

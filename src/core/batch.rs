@@ -52,6 +52,15 @@ impl BatchContext<'_> {
 }
 
 impl<'a> BatchContext<'a> {
+    /// A context for one message whose text lives shorter than the records of the batch.
+    pub fn of_message<'m>(&self) -> BatchContext<'m>
+    where
+        'a: 'm,
+    {
+        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, moved: _ } = *self;
+        BatchContext { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, moved: Vec::new() }
+    }
+
     /// Finds out what the topic of `publish` carries and which device it is from.
     #[inline]
     pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {

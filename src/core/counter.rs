@@ -50,6 +50,12 @@ impl Counter {
         if place.wrapped { self.at(self.base, seq) } else { place }
     }
 
+    /// Whether the counter has wrapped since the device restarted.
+    #[inline]
+    pub fn has_wrapped(self) -> bool {
+        self.base > 0
+    }
+
     /// The device restarted, and its counter with it.
     pub fn begin_anew(&mut self) {
         self.base = 0;

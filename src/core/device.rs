@@ -20,9 +20,9 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
 /// Tag of the added field with the backlog.
-const TAG_BACKLOG: u8 = 3;
+const TAG_BACKLOG: u8 = 4;
 /// Tag of the added field with `holds_until_ms` and `live_ms`.
-const TAG_RETURN: u8 = 4;
+const TAG_RETURN: u8 = 5;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -54,6 +54,18 @@ pub(super) enum WindowPlace {
     /// In the backlog of the device. Holds the start of the window.
     Backlog(i64),
 }
+
+/// Counts of what a device sends that is not as it should be, and yet no error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OddCounts {
+    /// Values that the device said are absent.
+    pub values_absent: u64,
+    /// Readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
+}
+
+/// Tag of [`OddCounts`] among the added fields of a device.
+const TAG_ODD_COUNTS: u8 = 3;
 
 /// The state of one device.
 #[derive(Debug, Clone)]
@@ -96,6 +108,8 @@ pub(super) struct Device {
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
+    /// Counts that most devices do not need.
+    pub odd: Option<Box<OddCounts>>,
     /// Numbers of rejected readings by reason, in order of reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
     /// Its last messages with the RETAIN flag; `None` before the first one.
@@ -133,6 +147,7 @@ impl Device {
             sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
+            odd: None,
             rejected: Vec::new(),
             retained: None,
             backlog: None,
@@ -182,6 +197,11 @@ impl Device {
                 self.rejected.insert(index, (reason, 1));
             }
         }
+    }
+
+    /// Counts of what the device sends that is not as it should be.
+    pub fn odd(&mut self) -> &mut OddCounts {
+        self.odd.get_or_insert_default()
     }
 
     /// All windows of the device, each with the index of its series and its own index.
@@ -237,6 +257,12 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        put_field(TAG_ODD_COUNTS, out, |out| {
+            if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
+                put_u64(*values_absent, out);
+                put_u64(*arrival_times, out);
+            }
+        });
         put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
@@ -284,6 +310,10 @@ impl Device {
             TAG_RETURN => {
                 self.holds_until_ms = field.i64()?;
                 self.live_ms = field.i64()?;
+                Ok(())
+            }
+            TAG_ODD_COUNTS => {
+                *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
                 Ok(())
             }
             TAG_SEQUENCES => self.sequences.decode_memory(field),
@@ -407,6 +437,7 @@ mod tests {
         device.sequences.seen.insert(4);
         device.sequences.count_invalid();
         device.closed_ms = 77;
+        *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();

@@ -11,7 +11,7 @@ use crate::core::json::JsonToken;
 /// The digest of an element. `entries` are those of its message.
 pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<'_>]) -> u32 {
     let mut hash = 0;
-    for token in [&fields.timestamp, &fields.metric, &fields.value, &fields.boot] {
+    for token in [&fields.timestamp, &fields.other_time, &fields.metric, &fields.value, &fields.boot] {
         hash = with_token(hash, token);
     }
     if let MetricsField::Entries(range) = &fields.metrics {
@@ -40,12 +40,12 @@ fn with_token(hash: u64, token: &JsonToken<'_>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::decode::{DecodedMessage, MessageElement};
+    use crate::core::decode::{DecodeRules, DecodedMessage, MessageElement};
 
     /// The digests of the elements of a message.
     fn digests(payload: &str) -> Vec<u32> {
         let mut message = DecodedMessage::default();
-        message.decode(payload.as_bytes(), 100).unwrap();
+        message.decode(payload.as_bytes(), DecodeRules { max_readings: 100, lenient: true }).unwrap();
         let single = message.single().into_iter();
         let others = message.elements.iter().filter_map(|element| match element {
             MessageElement::Object(fields) => Some(fields),

@@ -3,12 +3,17 @@
 //! Checks of values are in `validate`; what happens to a checked reading is in `assign` and `side_output`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::client::{self, ClientKey, RememberedClient};
-use crate::core::decode::{DecodedMessage, ElementFields, MessageElement, MetricEntry, MetricsField};
+use crate::core::decode::{
+    DecodeRules, DecodedMessage, ElementFields, MalformedMessage, MessageElement, MetricEntry, MetricsField,
+    RecoveredText,
+};
 use crate::core::device::Slot;
 use crate::core::digest::element_digest;
+use crate::core::event_time;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
 use crate::core::operator::Operator;
@@ -38,6 +43,8 @@ pub(super) struct Checked<'m> {
     pub duplicate: Option<ReadingProblem<'m>>,
     /// Event time of the element, Unix milliseconds.
     pub time_ms: i64,
+    /// Whether the payload states the time; else it is the arrival time.
+    pub states_time: bool,
 }
 
 /// Event time of an element, for deduplication.
@@ -66,26 +73,81 @@ impl Operator {
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let tenant = batch.tenant;
-        let mut origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
-        let decoded = message.decode(publish.payload, self.settings.current.max_readings_per_message);
-        if publish.retain && self.repeats_retained(batch, origin, decoded.is_ok().then_some(&*message)) {
-            if decoded.is_ok() {
-                // Should the acknowledgement be lost, the message may come again when its client is connected for longer.
-                self.check_redelivery(origin, message);
-            }
+        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
+        match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
+            Ok(()) => self.publish_decoded(batch, origin, message, out),
+            Err(malformed) => self.publish_unusual(batch, origin, malformed, out),
+        }
+    }
+
+    /// Applies one publish whose payload is decoded.
+    #[inline]
+    fn publish_decoded<'a>(
+        &mut self,
+        batch: &mut BatchContext<'a>,
+        mut origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
+        out: &mut dyn Collector,
+    ) {
+        let retain = origin.publish.retain;
+        if retain && self.repeats_retained(batch, origin, Some(message)) {
+            // Should the acknowledgement be lost, the message may come again when its client is connected for longer.
+            self.check_redelivery(origin, message);
             return;
         }
-        match decoded {
-            Ok(()) => {
-                origin.readings = message.max_readings();
-                let redelivered = self.check_redelivery(origin, message);
-                self.elements(batch, origin, message, redelivered, out);
-            }
-            Err(malformed) => self.reject_message(batch, origin, None, malformed, out),
-        }
+        origin.readings = message.max_readings();
+        let redelivered = self.check_redelivery(origin, message);
+        self.elements(batch, origin, message, redelivered, out);
         self.end_message(origin, out);
-        if publish.retain {
-            self.remember_retained(batch, origin, decoded.is_ok().then_some(&*message));
+        if retain {
+            self.remember_retained(batch, origin, Some(message));
+        }
+    }
+
+    /// Applies one publish whose payload cannot be decoded as it came.
+    #[cold]
+    fn publish_unusual(
+        &mut self,
+        batch: &BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
+        malformed: MalformedMessage,
+        out: &mut dyn Collector,
+    ) {
+        let PublishRecord { payload, retain, .. } = *origin.publish;
+        let rules = DecodeRules::of(&self.settings.current);
+        if payload.is_empty() && retain && rules.lenient {
+            self.totals.topics_cleared += 1;
+            self.remember_retained(batch, origin, None);
+            return;
+        }
+        match RecoveredText::of(payload, rules, malformed) {
+            Err(malformed) => self.publish_malformed(batch, origin, &malformed, out),
+            Ok(recovered) => {
+                let mut message = DecodedMessage::default();
+                match recovered.decode(&mut message, rules) {
+                    Err(malformed) => self.publish_malformed(batch, origin, &malformed, out),
+                    Ok(()) => self.publish_decoded(&mut batch.of_message(), origin, &message, out),
+                }
+            }
+        }
+    }
+
+    /// Rejects one publish as a whole.
+    fn publish_malformed(
+        &mut self,
+        batch: &BatchContext<'_>,
+        origin: ReadingOrigin<'_>,
+        malformed: &dyn fmt::Display,
+        out: &mut dyn Collector,
+    ) {
+        let retain = origin.publish.retain;
+        if retain && self.repeats_retained(batch, origin, None) {
+            return;
+        }
+        self.reject_message(batch, origin, None, malformed, out);
+        self.end_message(origin, out);
+        if retain {
+            self.remember_retained(batch, origin, None);
         }
     }
 
@@ -198,15 +260,16 @@ impl Operator {
         index: &mut u32,
         out: &mut dyn Collector,
     ) {
-        let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some();
+        let is_fault = batch.kind == TopicKind::Errors || fields.error.is_some() && !self.is_beside_reading(fields);
+        let error = fields.error.as_deref().filter(|error| !is_fault && validate::tells_fault(error));
         let mut seq_owner = SeqOwner::Any;
         if let Some(wanted) = origin.replay {
-            let indexes = *index..index.saturating_add(fields.indexes(is_fault));
-            if !wanted.has_any(&indexes) {
-                *index = indexes.end;
+            let readings = *index..index.saturating_add(fields.indexes(is_fault));
+            if !wanted.has_any(&readings) {
+                *index = readings.end.saturating_add(u32::from(error.is_some()));
                 return;
             }
-            seq_owner = self.seq_owner(wanted, indexes);
+            seq_owner = self.seq_owner(wanted, readings);
         }
         let checked = self.check(batch, origin, fields, &message.entries, is_fault, redelivered, seq_owner);
         if is_fault {
@@ -214,13 +277,33 @@ impl Operator {
             *index += 1;
             return;
         }
+        self.readings(batch, origin, message, fields, &checked, index, out);
+        if let Some(error) = error {
+            self.fault_beside(origin, *index, &checked, fields, error, out);
+            *index += 1;
+        }
+    }
+
+    /// Counts or rejects the readings of an element that is no fault.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, borrowed apart from each other")]
+    #[inline]
+    fn readings<'a>(
+        &mut self,
+        batch: &mut BatchContext<'a>,
+        origin: ReadingOrigin<'_>,
+        message: &DecodedMessage<'a>,
+        fields: &ElementFields<'a>,
+        checked: &Checked<'_>,
+        index: &mut u32,
+        out: &mut dyn Collector,
+    ) {
         let range = match &fields.metrics {
             MetricsField::Absent => {
                 self.reading(
                     batch,
                     origin,
                     *index,
-                    &checked,
+                    checked,
                     validate::metric_field(&fields.metric),
                     &fields.value,
                     out,
@@ -243,13 +326,13 @@ impl Operator {
             Ok(range) => {
                 for entry in message.entries.get(range).unwrap_or_default() {
                     if !origin.passes_over(*index) {
-                        self.reading(batch, origin, *index, &checked, Ok(entry.metric.as_ref()), &entry.value, out);
+                        self.reading(batch, origin, *index, checked, Ok(entry.metric.as_ref()), &entry.value, out);
                     }
                     *index += 1;
                 }
             }
             Err(problem) => {
-                self.reading(batch, origin, *index, &checked, Err(problem), &JsonToken::Absent, out);
+                self.reading(batch, origin, *index, checked, Err(problem), &JsonToken::Absent, out);
                 *index += 1;
             }
         }
@@ -290,10 +373,8 @@ impl Operator {
             Err(wrong) => note(&mut problem, wrong),
         };
         let boot = validate::boot(&fields.boot).unwrap_or_else(|wrong| note(&mut problem, wrong));
-        let time = validate::timestamp_type(&fields.timestamp).and_then(|()| {
-            let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
-            validate::event_time(&fields.timestamp, &self.settings.current, now_ms, first_ms)
-        });
+        let (now_ms, first_ms) = (origin.arrival_ms, origin.first_arrival_ms());
+        let time = event_time::event_time(fields, &self.settings.current, &self.settings.rules, now_ms, first_ms);
         let stated = match time {
             Ok(stated) => stated,
             Err(_) if is_fault => None,
@@ -325,7 +406,15 @@ impl Operator {
         };
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
-        Checked { device_id, slot, no_room, problem, duplicate: duplicate.or(redelivered), time_ms: time.ms }
+        Checked {
+            device_id,
+            slot,
+            no_room,
+            problem,
+            duplicate: duplicate.or(redelivered),
+            time_ms: time.ms,
+            states_time: time.stated,
+        }
     }
 
     /// Finds the device of an element that is not from the device of the element before, and its state; creates the state
@@ -389,6 +478,33 @@ impl Operator {
             device.live_ms = now_ms;
             self.clocks.global.last_arrival_ms = now_ms;
         }
+    }
+
+    /// Whether an `error` field stands beside a reading, and does not make it a fault.
+    #[cold]
+    fn is_beside_reading(&self, fields: &ElementFields<'_>) -> bool {
+        self.settings.current.has_field_rules() && fields.has_reading()
+    }
+
+    /// Tells the fault in an `error` field that stands beside readings. Its index is behind theirs. A replay of a reading does
+    /// not tell it again.
+    #[cold]
+    fn fault_beside(
+        &mut self,
+        origin: ReadingOrigin<'_>,
+        index: u32,
+        checked: &Checked<'_>,
+        fields: &ElementFields<'_>,
+        error: &str,
+        out: &mut dyn Collector,
+    ) {
+        if checked.slot.is_none() || checked.duplicate.is_some() || origin.passes_over(index) {
+            return;
+        }
+        self.totals.received += 1;
+        let metric = validate::metric_field(&fields.metric).ok().filter(|metric| validate::is_metric(metric));
+        let problem = ReadingProblem::Fault(Some(error));
+        self.reject(origin, index, checked.slot, (checked.device_id, metric), problem, out);
     }
 
     fn fault(

@@ -17,6 +17,7 @@ pub mod replayed;
 pub mod selection;
 pub mod settings;
 pub mod snapshot;
+pub mod timezone;
 pub mod totals;
 pub mod user;
 
@@ -36,6 +37,7 @@ mod dedup;
 mod deduplication;
 mod device;
 mod digest;
+mod event_time;
 mod fired_runs;
 mod firing;
 mod hash;

@@ -3,8 +3,10 @@
 //! The sentences are results: a replay of the journal compares them with those in the errors log. A version that changes
 //! a sentence gives errors another stored format, since sentences of older formats are not compared.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use crate::core::decode::NOT_UTF8;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
@@ -40,8 +42,10 @@ pub(super) enum ReadingProblem<'m> {
     WrongType { field: &'static str, found: &'static str, wanted: &'static str },
     /// The value is a number that binary64 cannot hold.
     NotFinite(&'m str),
-    /// The value is a string with this text.
+    /// The value is a string with this text, which is a number.
     NumericString(&'m str),
+    /// The value is a string with this text, which is no number.
+    TextValue(&'m str),
     /// The device id has a character that is not allowed, or the wrong length.
     InvalidDeviceId(&'m str),
     /// Topic and payload name different devices.
@@ -52,8 +56,14 @@ pub(super) enum ReadingProblem<'m> {
     InvalidMetric(&'m str),
     /// The value is outside the range of its metric.
     OutOfRange { value: f64, range: ValueRange },
-    /// The timestamp is no time.
+    /// The timestamp is no time that weir can read.
     InvalidTimestamp(&'m str),
+    /// The timestamp is outside the years -9999 to 9999.
+    TimestampOutOfRange(&'m str),
+    /// The timestamp is a date or a time of day that does not exist.
+    NoSuchTime(&'m str),
+    /// The timestamp names no zone, and none is configured.
+    NoZone(&'m str),
     /// The event time is too far ahead of the arrival.
     InFuture { time_ms: i64, arrival_ms: i64 },
     /// The event time is too far behind the arrival.
@@ -82,12 +92,16 @@ impl ReadingProblem<'_> {
         match self {
             Self::NotAnObject(_) | Self::NoSuchReading(_) | Self::EmptyMetrics | Self::TwoForms => Reason::Malformed,
             Self::Missing(_) => Reason::MissingField,
-            Self::WrongType { .. } | Self::NotFinite(_) | Self::NumericString(_) => Reason::WrongType,
+            Self::WrongType { .. } | Self::NotFinite(_) | Self::NumericString(_) | Self::TextValue(_) => {
+                Reason::WrongType
+            }
             Self::InvalidDeviceId(_) => Reason::InvalidDeviceId,
             Self::DeviceMismatch { .. } | Self::NotOwnDevice { .. } => Reason::DeviceMismatch,
             Self::InvalidMetric(_) => Reason::InvalidMetric,
             Self::OutOfRange { .. } => Reason::ValueOutOfRange,
-            Self::InvalidTimestamp(_) => Reason::TimestampInvalid,
+            Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
+                Reason::TimestampInvalid
+            }
             Self::InFuture { .. } => Reason::TimestampInFuture,
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
@@ -114,20 +128,33 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::TwoForms => {
                 f.write_str("`metrics` stands beside `metric` or `value`; send one metric or several, not both")
             }
-            Self::Missing(field) => write!(f, "the field `{field}` is missing"),
+            Self::Missing("device_id") => f.write_str(
+                "the field `device_id` is missing, and the topic names no device; send it, or have a + in the topic of \
+                 ingest.telemetry_topics where the device stands",
+            ),
+            Self::Missing(field) => write!(f, "the field `{field}` is missing; send it"),
             Self::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
             Self::NotFinite(text) => {
-                write!(f, "the value {} is beyond what a 64-bit float can hold", Excerpt(text))
+                write!(
+                    f,
+                    "the value {} is beyond what a 64-bit float can hold; send a smaller one, or null where there is none",
+                    Excerpt(text)
+                )
             }
             Self::NumericString(text) => write!(
                 f,
-                "the value is the string {:?}; send a number, or set ingest.numeric_strings if it is one",
+                "the value is the string {:?}; send a number without quotes, or set ingest.numeric_strings to true",
+                Excerpt(text)
+            ),
+            Self::TextValue(text) => write!(
+                f,
+                "the value is the string {:?}, which is no number; send a number, or null where there is none",
                 Excerpt(text)
             ),
             Self::InvalidDeviceId(id) => write!(
                 f,
-                "{:?} is no device id: 1 to 128 bytes without control characters, `/`, `+`, `#`, and without white \
-                 space at either end",
+                "{:?} is no device id; send 1 to 128 bytes of UTF-8 without control characters, `/`, `+`, `#`, and without \
+                 white space at either end",
                 Excerpt(id)
             ),
             Self::DeviceMismatch { topic, payload } => write!(
@@ -144,23 +171,45 @@ impl fmt::Display for ReadingProblem<'_> {
                 Excerpt(payload)
             ),
             Self::InvalidMetric(metric) => {
-                write!(f, "{:?} is no metric name: 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
+                write!(f, "{:?} is no metric name; send 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
             }
             Self::OutOfRange { value, range } => write_out_of_range(f, value, range),
             Self::InvalidTimestamp(text) => write!(
                 f,
-                "the timestamp {} is no time in the years -9999 to 9999: send Unix time or RFC 3339 with a zone",
+                "the timestamp {:?} is no time that weir can read; send Unix time, or RFC 3339 with a zone such as \
+                 2026-11-30T07:00:00Z",
+                Excerpt(text)
+            ),
+            Self::TimestampOutOfRange(text) => write!(
+                f,
+                "the timestamp {} is outside the years -9999 to 9999; send Unix time in s, ms, us or ns, and set \
+                 ingest.timestamp_unit to its unit, or to auto",
+                Excerpt(text)
+            ),
+            Self::NoSuchTime(text) => write!(
+                f,
+                "the timestamp {:?} is a date or a time of day that does not exist; check the device's clock, or set \
+                 ingest.time to arrival so that the arrival counts for all devices",
+                Excerpt(text)
+            ),
+            Self::NoZone(text) => write!(
+                f,
+                "the timestamp {:?} names no zone; set ingest.timezone to the zone of the devices' clocks, such as \
+                 Europe/Berlin, or send UTC with a Z at the end",
                 Excerpt(text)
             ),
             Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} after arrival, more than validate.max_future allows; check the device's clock",
+                "event time {} is {} after arrival, more than validate.max_future allows; set the device's clock, or set \
+                 ingest.time to arrival so that the arrival counts for all devices",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
             Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} before arrival, more than validate.max_age allows; check the device's clock",
+                "event time {} is {} before arrival, more than validate.max_age allows; set the device's clock, raise \
+                 validate.max_age if the reading is that old, or set ingest.time to arrival so that the arrival counts for \
+                 all devices",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
@@ -216,9 +265,12 @@ struct Excerpt<'a>(&'a str);
 impl Excerpt<'_> {
     const CHARS: usize = 200;
 
-    fn split(&self) -> (&str, &str) {
+    /// The first characters, and a sign that there are more. A byte that is no UTF-8 is shown as a replacement character.
+    fn split(&self) -> (Cow<'_, str>, &str) {
         let end = self.0.char_indices().nth(Self::CHARS).map_or(self.0.len(), |(at, _)| at);
-        (self.0.get(..end).unwrap_or_default(), if end < self.0.len() { "…" } else { "" })
+        let text = self.0.get(..end).unwrap_or_default();
+        let text = if text.contains(NOT_UTF8) { text.replace(NOT_UTF8, "\u{fffd}").into() } else { text.into() };
+        (text, if end < self.0.len() { "…" } else { "" })
     }
 }
 
@@ -246,14 +298,14 @@ mod tests {
         check(
             ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
             "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
-             check the device's clock",
+             set the device's clock, or set ingest.time to arrival so that the arrival counts for all devices",
         );
         check(
             ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },
             "the value 140 is outside the configured range of the metric (-40 to 125); check the sensor, or \
              validate.metrics",
         );
-        check(ReadingProblem::Missing("metric"), "the field `metric` is missing");
+        check(ReadingProblem::Missing("metric"), "the field `metric` is missing; send it");
         check(
             ReadingProblem::WrongType { field: "value", found: "null", wanted: "a number" },
             "`value` is null; send a number",

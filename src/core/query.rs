@@ -27,6 +27,10 @@ pub struct DeviceSummary {
     pub accepted: u64,
     /// Numbers of rejected readings by reason, without zeros.
     pub rejected: Vec<(Reason, u64)>,
+    /// Number of values that the device said are absent.
+    pub values_absent: u64,
+    /// Number of readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
     /// Number of sequence numbers between the lowest and the highest seen that have not come.
     pub sequence_missing: u64,
     /// Restarts of the device that its sequence numbers or `boot` showed.
@@ -132,6 +136,7 @@ impl Operator {
     }
 
     pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
+        let odd = device.odd.as_deref().copied().unwrap_or_default();
         let history = device.sequences.history();
         DeviceSummary {
             device_id: device.id.to_string(),
@@ -142,6 +147,8 @@ impl Operator {
             clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),
             accepted: device.accepted,
             rejected: device.rejected.clone(),
+            values_absent: odd.values_absent,
+            arrival_times: odd.arrival_times,
             sequence_missing: device.sequences.seen.missing(),
             sequence_restarts: history.restarts,
             sequence_wraps: history.wraps,

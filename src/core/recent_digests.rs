@@ -141,10 +141,11 @@ impl RecentDigests {
         index + recent >= self.entries.len()
     }
 
-    /// Marks all digests as from before a restart. `first` is one more, the oldest.
+    /// Marks all digests as from before a restart. `first` is one more, the oldest of the run that ends.
     pub fn restart(&mut self, first: Option<NumberedDigest>) {
         if let Some(first) = first {
-            self.entries.push_front(first);
+            self.entries.insert(usize::from(self.old), first);
+            self.counts[0] = self.counts[0].saturating_add(1);
         }
         self.entries.drain(..self.entries.len().saturating_sub(MAX_OLD));
         self.entries.shrink_to(REMEMBERED);

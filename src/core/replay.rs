@@ -4,10 +4,11 @@
 //! remembered when it was rejected, so the replay would be a duplicate of itself. Instead each error is replayed once,
 //! however often the journal holds its replay.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::decode::DecodedMessage;
+use crate::core::decode::{DecodeRules, DecodedMessage, MalformedMessage, RecoveredText};
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::problem::ReadingProblem;
@@ -82,22 +83,57 @@ impl Operator {
         let mut origin =
             ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: items, replay: Some(wanted) };
         // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
-        let max_readings = if wanted.whole { self.settings.current.max_readings_per_message } else { usize::MAX };
-        if let Err(malformed) = message.decode(replay.payload, max_readings) {
-            for item in &wanted.items {
-                let index = (!wanted.whole).then_some(item.index);
-                self.reject_message(&batch, origin, index, malformed, out);
+        let mut rules = DecodeRules::of(&self.settings.current);
+        rules.max_readings = if wanted.whole { rules.max_readings } else { usize::MAX };
+        let readings = match message.decode(replay.payload, rules) {
+            Ok(()) => {
+                origin.readings = message.max_readings();
+                self.elements(&mut batch, origin, message, false, out)
             }
-            self.end_message(origin, out);
-            return;
-        }
-        origin.readings = message.max_readings();
-        let readings = self.elements(&mut batch, origin, message, false, out);
+            Err(malformed) => match self.replay_unusual(&batch, origin, wanted, rules, malformed, out) {
+                Some(readings) => readings,
+                None => return self.end_message(origin, out),
+            },
+        };
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
             self.reject(origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
         }
         self.end_message(origin, out);
+    }
+
+    /// Replays a message whose payload cannot be decoded as it came. Returns the number of indexes of readings in the
+    /// message; `None`: the message is malformed.
+    #[cold]
+    fn replay_unusual(
+        &mut self,
+        batch: &BatchContext<'_>,
+        mut origin: ReadingOrigin<'_>,
+        wanted: &WantedReadings,
+        rules: DecodeRules,
+        malformed: MalformedMessage,
+        out: &mut dyn Collector,
+    ) -> Option<u32> {
+        let mut reject = |operator: &mut Self, malformed: &dyn fmt::Display| {
+            for item in &wanted.items {
+                let index = (!wanted.whole).then_some(item.index);
+                operator.reject_message(batch, origin, index, malformed, out);
+            }
+        };
+        let recovered = match RecoveredText::of(origin.publish.payload, rules, malformed) {
+            Ok(recovered) => recovered,
+            Err(malformed) => {
+                reject(self, &malformed);
+                return None;
+            }
+        };
+        let mut message = DecodedMessage::default();
+        if let Err(malformed) = recovered.decode(&mut message, rules) {
+            reject(self, &malformed);
+            return None;
+        }
+        origin.readings = message.max_readings();
+        Some(self.elements(&mut batch.of_message(), origin, &message, false, out))
     }
 
     /// The errors of a replay that were not replayed before. Marks them as replayed.

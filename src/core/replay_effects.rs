@@ -18,7 +18,7 @@ pub struct ReplayEffect {
     pub counted: u64,
     /// Readings that were rejected again, by reason.
     pub rejected: BTreeMap<Reason, u64>,
-    /// The sentence of the first rejection.
+    /// The sentence of the first rejection, or that there is no value.
     pub sentence: Option<Box<str>>,
     /// Sequence number of the first new error; `None` also where duplicates are not stored.
     pub error_seq: Option<u64>,
@@ -56,6 +56,14 @@ impl ReplayEffects {
         effect.error_seq = effect.error_seq.or(error_seq);
     }
 
+    /// The value of a reading of the replay at hand is absent: the reading is neither in a window nor rejected.
+    pub fn absent(&mut self, replay: &WantedReadings, index: u32) {
+        if !replay.whole {
+            let effect = self.rejected.entry(index).or_default();
+            effect.sentence.get_or_insert_with(|| "the device says that there is no value".into());
+        }
+    }
+
     /// The replay at hand is processed, and `counted` of its readings are in windows.
     pub fn finish(&mut self, replay: &WantedReadings, counted: u64) {
         let mut effects: BTreeMap<u64, ReplayEffect> = BTreeMap::new();
@@ -64,7 +72,7 @@ impl ReplayEffects {
             let effect = effects.entry(item.stored_seq).or_default();
             effect.counted += match replay.whole {
                 true => counted,
-                false => u64::from(of_reading.rejected.is_empty()),
+                false => u64::from(of_reading.rejected.is_empty() && of_reading.sentence.is_none()),
             };
             for (reason, count) in of_reading.rejected {
                 *effect.rejected.entry(reason).or_default() += count;

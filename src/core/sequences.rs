@@ -129,7 +129,7 @@ impl DeviceSequences {
         }
         let place = self.counter().place(element.seq, self.seen.top(), shared.bits);
         if !self.seen.contains(place.position) {
-            if self.has_old() && self.is_old(element, shared.now_ms) {
+            if self.has_old() && self.is_old(element, shared.now_ms) || self.is_from_before_a_wrap(element, place) {
                 return self.duplicate(shared.now_ms);
             }
             self.insert(place, shared);
@@ -169,9 +169,7 @@ impl DeviceSequences {
                 self.begin_anew_at(place, shared);
             }
         } else if !element.is_fault {
-            // What is sent again after this is known.
-            self.remember(element, shared);
-            return SequenceVerdict::Undecided;
+            return self.undecided(element, shared);
         }
         self.remember(element, shared);
         SequenceVerdict::Counts
@@ -196,8 +194,7 @@ impl DeviceSequences {
                 return SequenceVerdict::Duplicate;
             }
             if !self.knows_other(element, place.position) {
-                self.remember(element, shared);
-                return SequenceVerdict::Undecided;
+                return self.undecided(element, shared);
             }
         }
         if !is_known {
@@ -239,6 +236,16 @@ impl DeviceSequences {
             memory.recent.note_redelivery(now_ms);
         }
         SequenceVerdict::Duplicate
+    }
+
+    /// Remembers an element that may have been sent before, for the case that it is sent again. What is remembered of later ones
+    /// must not give way to it: they may follow.
+    fn undecided(&mut self, element: &NumberedElement, shared: &mut SharedSequences<'_>) -> SequenceVerdict {
+        if *shared.extra_digests < MAX_EXTRA {
+            self.duplicate(shared.now_ms);
+            self.remember(element, shared);
+        }
+        SequenceVerdict::Undecided
     }
 
     fn insert(&mut self, place: CounterPlace, shared: &mut SharedSequences<'_>) {
@@ -308,6 +315,14 @@ impl DeviceSequences {
         let Some(memory) = &self.memory else { return false };
         let index = memory.recent.find_old(element.entry());
         index.is_some_and(|index| element.is_dated() || memory.recent.is_recent(index, now_ms))
+    }
+
+    /// Whether the same reading came under the same number of an earlier turn of the counter. A number that is so old that it
+    /// seems to lie ahead is known by its reading.
+    #[inline]
+    fn is_from_before_a_wrap(&self, element: &NumberedElement, place: CounterPlace) -> bool {
+        let follows = || self.seen.top().is_some_and(|top| top.checked_add(1) == Some(place.position));
+        place.counter.has_wrapped() && !follows() && element.is_dated() && self.find(element.entry()).is_some()
     }
 
     /// Whether another reading under the number of `element` is remembered, and not this one.

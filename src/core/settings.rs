@@ -23,6 +23,17 @@ pub enum TimestampUnit {
     Ns,
 }
 
+/// What the event time of a reading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeSource {
+    /// The time that the device states; without one, the arrival.
+    #[default]
+    Event,
+    /// The arrival, whatever the device states.
+    Arrival,
+}
+
 /// Width of the counters from which devices take their sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub enum SequenceBits {
@@ -157,6 +168,12 @@ pub struct Settings {
     /// Whether the records name the user who published. They do not in the journals of earlier versions.
     #[serde(default)]
     pub records_name_users: bool,
+    /// What the event time of a reading is.
+    #[serde(default)]
+    pub time_source: TimeSource,
+    /// IANA time zone of times that name no zone; empty: such times are rejected.
+    #[serde(default)]
+    pub timezone: String,
     /// Whether the errors of a message are kept in proportion to it. They are not in the journals of earlier versions.
     #[serde(default)]
     pub errors_in_proportion: bool,
@@ -225,6 +242,8 @@ impl Default for Settings {
             store_duplicates: false,
             tenants: Vec::new(),
             records_name_users: true,
+            time_source: TimeSource::Event,
+            timezone: String::new(),
             errors_in_proportion: true,
             rules: Self::RULES,
         }

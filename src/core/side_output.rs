@@ -1,7 +1,8 @@
 //! Rejections: each is counted by its reason and told in the errors log.
 
+use std::fmt;
+
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::decode::MalformedMessage;
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, RejectedPart, ReplayOrigin, Sentence, kept_payload};
@@ -18,7 +19,7 @@ impl Operator {
         batch: &BatchContext<'_>,
         origin: ReadingOrigin<'_>,
         index: Option<u32>,
-        malformed: MalformedMessage,
+        malformed: &dyn fmt::Display,
         out: &mut dyn Collector,
     ) {
         self.totals.received += 1;
@@ -27,7 +28,7 @@ impl Operator {
         if let Some(slot) = slot {
             self.about_to_change(self.devices[slot].group);
         }
-        self.record(origin, index, slot, (device_id, None), Reason::Malformed, &malformed, out);
+        self.record(origin, index, slot, (device_id, None), Reason::Malformed, malformed, out);
     }
 
     /// Rejects one reading.
@@ -59,7 +60,7 @@ impl Operator {
         slot: Option<Slot>,
         (device_id, metric): (Option<&str>, Option<&str>),
         reason: Reason,
-        sentence: &dyn std::fmt::Display,
+        sentence: &dyn fmt::Display,
         out: &mut dyn Collector,
     ) {
         if let Some(count) = self.totals.rejected.get_mut(reason as usize) {

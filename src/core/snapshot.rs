@@ -46,7 +46,9 @@ const GROUP_WITH_RINGS: u8 = 1;
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
 /// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
-const TAG_BACKLOGS: u8 = 3;
+const TAG_BACKLOGS: u8 = 4;
+/// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
+const TAG_ODD_TOTALS: u8 = 3;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,6 +177,12 @@ impl Operator {
                 put_i64(global.holds_until_ms, out);
             });
         }
+        put_field(TAG_ODD_TOTALS, &mut out, |out| {
+            let counts = [self.totals.values_absent, self.totals.arrival_times, self.totals.topics_cleared];
+            for count in counts.into_iter().filter(|_| counts != [0; 3]) {
+                put_u64(count, out);
+            }
+        });
         end_fields(&mut out);
         out
     }
@@ -226,24 +234,35 @@ impl Operator {
             }
         }
         if format >= HEADER_FORMAT {
-            read_fields(&mut reader, |tag, field| match tag {
-                TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut operator.totals),
-                TAG_RETAINED_REPEATS => {
-                    operator.totals.retained_repeats = field.u64()?;
-                    Ok(())
-                }
-                TAG_BACKLOGS => {
-                    operator.totals.windows_backlog = field.u64()?;
-                    operator.totals.backlog_windows_forced = field.u64()?;
-                    operator.totals.fired_runs_merged = field.u64()?;
-                    operator.clocks.global.holds_until_ms = field.i64()?;
-                    Ok(())
-                }
-                _ => Err(UNKNOWN_FIELD),
-            })?;
+            read_fields(&mut reader, |tag, field| operator.read_field(tag, field))?;
         }
         reader.end()?;
         Ok(operator)
+    }
+
+    /// Reads one added field of the header.
+    fn read_field(&mut self, tag: u8, field: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        match tag {
+            TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut self.totals),
+            TAG_RETAINED_REPEATS => {
+                self.totals.retained_repeats = field.u64()?;
+                Ok(())
+            }
+            TAG_ODD_TOTALS => {
+                self.totals.values_absent = field.u64()?;
+                self.totals.arrival_times = field.u64()?;
+                self.totals.topics_cleared = field.u64()?;
+                Ok(())
+            }
+            TAG_BACKLOGS => {
+                self.totals.windows_backlog = field.u64()?;
+                self.totals.backlog_windows_forced = field.u64()?;
+                self.totals.fired_runs_merged = field.u64()?;
+                self.clocks.global.holds_until_ms = field.i64()?;
+                Ok(())
+            }
+            _ => Err(UNKNOWN_FIELD),
+        }
     }
 
     fn restore_group(&mut self, group: u16, bytes: &[u8]) -> Result<(), DecodeError> {
@@ -311,6 +330,10 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         sequence_restarts: _,
         sequence_wraps: _,
         sequence_invalid: _,
+        // These are added fields.
+        values_absent: _,
+        arrival_times: _,
+        topics_cleared: _,
         retained_repeats: _,
         windows_backlog: _,
         backlog_windows_forced: _,

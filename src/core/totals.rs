@@ -42,6 +42,12 @@ pub struct Totals {
     pub replays: u64,
     /// Replays without effect, because the error was replayed before or its reading was not rejected.
     pub replays_ignored: u64,
+    /// Values that devices said are absent. They are no readings.
+    pub values_absent: u64,
+    /// Readings in windows whose event time is the arrival.
+    pub arrival_times: u64,
+    /// Empty messages with RETAIN, which clear their topic. They are no readings.
+    pub topics_cleared: u64,
     /// Merges of two ranges of replayed errors, because there were too many ranges.
     pub replay_ranges_merged: u64,
     /// Messages that repeated what was retained on their topic. Their readings are not received again.

@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use jiff::tz::TimeZone;
+
 use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
-use crate::core::timestamp;
+use crate::core::timezone;
 use crate::core::topic::Topics;
 
 /// Longest device id in bytes.
@@ -20,6 +22,8 @@ pub(super) const MAX_METRIC_BYTES: usize = 64;
 pub(super) struct ValidationRules {
     /// Topic patterns, compiled.
     pub topics: Topics,
+    /// Zone of times that name none.
+    pub timezone: Option<TimeZone>,
     allowed: HashSet<Box<str>>,
     ranges: Vec<ValueRange>,
     range_of: BTreeMap<Box<str>, u32>,
@@ -31,6 +35,7 @@ impl ValidationRules {
         let ranges = settings.metrics.values().map(|range| ValueRange { min: range.min, max: range.max }).collect();
         Self {
             topics: Topics::new(&settings.telemetry_topics, &settings.error_topics, &settings.tenants),
+            timezone: timezone::find(&settings.timezone),
             allowed: settings.allowed_devices.iter().map(|id| id.as_str().into()).collect(),
             ranges,
             range_of: settings.metrics.keys().map(|metric| metric.as_str().into()).zip(0..).collect(),
@@ -105,18 +110,58 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Resu
     match token {
         JsonToken::Number(number) => finite(number.to_f64(), number.text()),
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
-        JsonToken::Text(text) if numeric_strings => match text.parse() {
-            Ok(value) if !text.contains(['n', 'N']) => finite(value, text),
-            _ => Err(ReadingProblem::WrongType {
-                field: "value",
-                found: "a string that is no number",
-                wanted: "a number",
-            }),
+        JsonToken::Text(text) => match text.parse() {
+            Ok(value) if numeric_strings && !text.contains(['n', 'N']) => finite(value, text),
+            Ok(_) if !text.contains(['n', 'N']) => Err(ReadingProblem::NumericString(text)),
+            _ => Err(ReadingProblem::TextValue(text)),
         },
-        JsonToken::Text(text) => Err(ReadingProblem::NumericString(text)),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
         other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
+}
+
+/// Strings that devices and their libraries send where there is no value, in lower case. A sign may stand before them.
+const ABSENT_VALUES: [&str; 13] =
+    ["", "-", "nan", "inf", "infinity", "none", "null", "nil", "undefined", "unavailable", "unknown", "n/a", "na"];
+
+/// Whether the device says that there is no value: `null`, a bare word such as `NaN`, or a string that says so.
+pub(super) fn is_absent_value(token: &JsonToken<'_>) -> bool {
+    match token {
+        JsonToken::Null | JsonToken::BareWord => true,
+        JsonToken::Text(text) => {
+            let text = text.trim();
+            let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+            ABSENT_VALUES.iter().any(|absent| absent.eq_ignore_ascii_case(unsigned))
+        }
+        _ => false,
+    }
+}
+
+/// Texts of an `error` field that say that there is no error, in lower case.
+const NO_FAULTS: [&str; 14] = [
+    "",
+    "-",
+    "false",
+    "no",
+    "none",
+    "null",
+    "nil",
+    "n/a",
+    "ok",
+    "no error",
+    "no errors",
+    "no_error",
+    "noerror",
+    "no fault",
+];
+
+/// Whether the text of an `error` field, which stands beside a reading, says that there is an error. Zero in whatever form,
+/// an empty array and an empty object say none.
+pub(super) fn tells_fault(error: &str) -> bool {
+    let text = error.trim();
+    let is_zero = text.parse::<f64>().is_ok_and(|code| code == 0.0) || matches!(text, "0x0" | "0x00" | "0x0000");
+    let is_empty = text.strip_prefix(['[', '{']).is_some_and(|rest| matches!(rest.trim(), "]" | "}"));
+    !is_zero && !is_empty && !NO_FAULTS.iter().any(|none| none.eq_ignore_ascii_case(text))
 }
 
 #[inline]
@@ -196,43 +241,6 @@ pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProb
 
 fn is_integer_text(number: &JsonNumber<'_>) -> bool {
     number.text().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-}
-
-/// Checks the type of the `timestamp` field.
-pub(super) fn timestamp_type<'m>(token: &JsonToken<'_>) -> Result<(), ReadingProblem<'m>> {
-    match token {
-        JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => Err(ReadingProblem::WrongType {
-            field: "timestamp",
-            found: token.kind(),
-            wanted: "Unix time or an RFC 3339 string",
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The event time that the `timestamp` field states; `None` where it states none. A replay arrives again, but its message
-/// was sent before it first arrived. So the later arrival bounds the future, and the first one the age.
-#[inline]
-pub(super) fn event_time<'m>(
-    token: &'m JsonToken<'_>,
-    settings: &Settings,
-    arrival_ms: i64,
-    first_arrival_ms: i64,
-) -> Result<Option<i64>, ReadingProblem<'m>> {
-    let unit = settings.timestamp_unit;
-    let (time_ms, text) = match token {
-        JsonToken::Number(number) => (timestamp::from_number(number, unit), number.text()),
-        JsonToken::Text(text) => (timestamp::from_text(text, unit), text.as_ref()),
-        _ => return Ok(None),
-    };
-    let time_ms = time_ms.ok_or(ReadingProblem::InvalidTimestamp(text))?;
-    if settings.max_future_ms.is_some_and(|max| time_ms > arrival_ms.saturating_add(max)) {
-        return Err(ReadingProblem::InFuture { time_ms, arrival_ms });
-    }
-    if settings.max_age_ms.is_some_and(|max| time_ms < first_arrival_ms.saturating_sub(max)) {
-        return Err(ReadingProblem::TooOld { time_ms, arrival_ms: first_arrival_ms });
-    }
-    Ok(Some(time_ms))
 }
 
 #[cfg(test)]
@@ -360,25 +368,27 @@ mod tests {
     }
 
     #[test]
-    fn event_times_are_bounded_by_the_arrival() {
-        let settings = Settings { max_future_ms: Some(1000), max_age_ms: Some(5000), ..Settings::default() };
-        let arrival = 1_732_098_765_123;
-        let check = |time: i64, expected: Result<(), Reason>| {
-            let text = time.to_string();
-            let token = token(&text);
-            let result = event_time(&token, &settings, arrival, arrival).map_err(|problem| problem.reason());
-            assert_eq!(result, expected.map(|()| Some(time)), "{time}");
-        };
-        check(arrival + 1000, Ok(()));
-        check(arrival + 1001, Err(Reason::TimestampInFuture));
-        check(arrival - 5000, Ok(()));
-        check(arrival - 5001, Err(Reason::TimestampTooOld));
-        assert_eq!(event_time(&JsonToken::Absent, &settings, arrival, arrival), Ok(None));
-        assert_eq!(event_time(&JsonToken::Null, &settings, arrival, arrival), Ok(None));
-        assert!(timestamp_type(&token("true")).is_err());
-        assert!(timestamp_type(&token("\"x\"")).is_ok());
-        let off = Settings { max_future_ms: None, max_age_ms: None, ..settings.clone() };
-        assert_eq!(event_time(&token("99999999999"), &off, arrival, arrival), Ok(Some(99_999_999_999_000)));
+    fn values_that_are_absent() {
+        for text in
+            ["null", "\"\"", "\" \"", "\"NaN\"", "\"-inf\"", "\"Unavailable\"", "\"unknown\"", "\"N/A\"", "\"--\""]
+        {
+            assert!(is_absent_value(&token(text)), "{text}");
+        }
+        for text in ["0", "\"ON\"", "\"0\"", "\"nano\"", "[]", "{}", "true", ""] {
+            assert!(!is_absent_value(&token(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_that_tell_no_fault() {
+        for error in
+            ["", " ", "no error", "No Error", "NONE", "ok", "OK", "0", "0.0", "-0", "0x00", "false", "[]", "{ }", "n/a"]
+        {
+            assert!(!tells_fault(error), "{error:?}");
+        }
+        for error in ["E1", "1", "true", "[0]", "{\"code\":0}", "no sensor", "not ok", "-1"] {
+            assert!(tells_fault(error), "{error:?}");
+        }
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl MessageEncoder {
                 format!("boot {boot} message {seq}: sensor is warming up")
             }
             MessageContent::Malformed(MalformedPayload::WrongType) => {
-                json(&WrongType { metric, value: "n/a", timestamp, seq, boot })
+                json(&WrongType { metric, value: "warming up", timestamp, seq, boot })
             }
         }
     }

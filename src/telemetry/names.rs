@@ -116,6 +116,9 @@ metrics! {
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
     READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
     READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
+    VALUES_ABSENT Counter "weir_values_absent_total" "Values that devices said are absent (null, NaN, \"unavailable\") since the journal began: no readings, and no errors.";
+    READINGS_ARRIVAL_TIME Counter "weir_readings_arrival_time_total" "Readings counted in a window whose event time is the arrival, since the journal began.";
+    TOPICS_CLEARED Counter "weir_topics_cleared_total" "Empty messages with RETAIN on ingest topics since the journal began: they clear their topic, and are no readings.";
     READINGS_UNACCOUNTED Gauge "weir_readings_unaccounted" "Readings received minus accepted minus rejected: 0 unless weir has a defect.";
     WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
     WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";

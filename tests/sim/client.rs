@@ -112,6 +112,11 @@ impl SimClient {
         self.outstanding.is_empty()
     }
 
+    /// How often counters of the devices have begun again at 0 behind their largest number.
+    pub fn wraps(&self) -> u64 {
+        self.devices.iter().map(SimDevice::wraps).sum()
+    }
+
     /// Ends the measurements.
     pub fn stop(&mut self) {
         self.stopped = true;
@@ -126,7 +131,7 @@ impl SimClient {
         for device in &mut self.devices {
             if device.is_due(now_ms) {
                 if is_idle && random.one_in(40) {
-                    device.restart();
+                    device.restart(random);
                 }
                 let element = device.measure(now_ms, random);
                 self.waiting.push_back(element);

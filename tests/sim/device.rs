@@ -59,6 +59,14 @@ pub struct SimDevice {
     /// The next sequence number; `None`: the device sends none.
     seq: Option<u64>,
     boot: Option<u64>,
+    /// The counter has 8 bits and begins again at 0 behind 255.
+    is_narrow: bool,
+    /// Some numbers are used twice, for different readings.
+    shares: bool,
+    /// How far the clock was set back at restarts.
+    behind_ms: i64,
+    /// Whether the last number was used since the last restart.
+    number_is_used: bool,
     metrics: Vec<&'static str>,
     period_ms: u64,
     next_ms: i64,
@@ -86,12 +94,24 @@ impl SimDevice {
             _ if flags_redelivery => ClockKind::Missing,
             _ => ClockKind::Right,
         };
+        let boot = (has_seq && random.one_in(3)).then_some(1);
+        let is_narrow = has_seq && random.one_in(3);
+        // A counter that is never wrapped begins anew with its first number at each restart.
+        let first = match (boot, is_narrow) {
+            (_, true) => 225 + random.below(31),
+            (Some(_), false) => random.below(3),
+            (None, false) => 0,
+        };
         let metrics = METRICS.iter().copied().filter(|_| random.one_in(3)).collect::<Vec<_>>();
         Self {
             id,
             clock,
-            seq: has_seq.then(|| random.below(3)),
-            boot: (has_seq && random.one_in(3)).then_some(1),
+            seq: has_seq.then_some(first),
+            boot,
+            is_narrow,
+            shares: has_seq && random.one_in(3),
+            behind_ms: 0,
+            number_is_used: false,
             metrics: if metrics.is_empty() { vec![METRICS[random.index(METRICS.len())]] } else { metrics },
             period_ms: 100 + random.below(2_500),
             next_ms: now_ms + random.range(0, 2_000),
@@ -106,12 +126,24 @@ impl SimDevice {
         self.clock != ClockKind::Missing
     }
 
-    /// Restarts the device: sequence numbers begin again, and the device says so. Only without unacknowledged messages.
-    pub fn restart(&mut self) {
-        if let Some(boot) = &mut self.boot {
-            *boot += 1;
-            self.seq = Some(0);
+    /// Restarts the device: sequence numbers begin again. The device says so, or its clock may be set back. Only without
+    /// unacknowledged messages.
+    pub fn restart(&mut self, random: &mut Random) {
+        if self.is_narrow || self.seq.is_none() {
+            return;
         }
+        self.seq = Some(0);
+        self.number_is_used = false;
+        match &mut self.boot {
+            Some(boot) => *boot += 1,
+            None => self.behind_ms += random.range(0, 1) * random.range(0, 20_000),
+        }
+    }
+
+    /// How often the counter has begun again at 0 behind its largest number.
+    pub fn wraps(&self) -> u64 {
+        // `seq` is the next number.
+        self.seq.filter(|_| self.is_narrow).map_or(0, |next| next.saturating_sub(1) / 256)
     }
 
     pub fn is_due(&self, now_ms: i64) -> bool {
@@ -194,8 +226,12 @@ impl SimDevice {
         fields.extend(time_ms.map(|time_ms| format!(r#""timestamp":{time_ms}"#)));
         fields.extend(self.boot.map(|boot| format!(r#""boot":{boot}"#)));
         if let Some(seq) = &mut self.seq {
-            fields.push(format!(r#""seq":{seq}"#));
-            *seq += 1;
+            let is_shared = self.shares && self.number_is_used && time_ms.is_some_and(|time_ms| time_ms % 3 == 0);
+            let number = if is_shared { *seq - 1 } else { *seq };
+            *seq = number + 1;
+            self.number_is_used = true;
+            let shown = if self.is_narrow { number % 256 } else { number };
+            fields.push(format!(r#""seq":{shown}"#));
         }
         fields
     }
@@ -210,7 +246,7 @@ impl SimDevice {
             ClockKind::Ancient => now_ms - 700_000_000_000,
             ClockKind::Missing => return None,
         };
-        Some(self.unused(shown_ms - disorder_ms))
+        Some(self.unused(shown_ms - disorder_ms - self.behind_ms))
     }
 
     fn unused(&mut self, mut time_ms: i64) -> i64 {

@@ -381,6 +381,11 @@ impl World {
         if !self.check_now(true)? {
             return Err("the end could not be checked".into());
         }
+        let wraps: u64 = self.clients.iter().map(SimClient::wraps).sum();
+        let seen = self.process.as_ref().map_or(0, |process| process.pipeline.status().totals.sequence_wraps);
+        if seen < wraps {
+            return Err(format!("of {wraps} wraps of counters {seen} were recognised"));
+        }
         // Another start finds the same on disk.
         self.go_down(self.random.clone().one_in(2));
         self.start()?;

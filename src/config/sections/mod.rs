@@ -107,6 +107,8 @@ impl Config {
                 .map(|tenant| TenantSettings { prefix: tenant.prefix.to_string(), max_devices: tenant.devices })
                 .collect(),
             records_name_users: true,
+            time_source: self.ingest.time,
+            timezone: self.ingest.timezone.clone(),
             errors_in_proportion: true,
             rules: Settings::RULES,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::units::{DAY_MS, MIB};
-use crate::core::settings::{MetricRange, SequenceBits, Settings, TimestampUnit, WatermarkScope};
+use crate::core::settings::{MetricRange, SequenceBits, Settings, TimeSource, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,8 +12,12 @@ pub struct IngestConfig {
     pub telemetry_topics: Vec<String>,
     /// Patterns of topics on which devices report faults.
     pub error_topics: Vec<String>,
+    /// What the event time of a reading is.
+    pub time: TimeSource,
     /// Unit of numeric timestamps.
     pub timestamp_unit: TimestampUnit,
+    /// IANA time zone of times that name no zone; empty: such times are rejected.
+    pub timezone: String,
     /// Whether a string that holds a number counts as a value.
     pub numeric_strings: bool,
     /// Width of the counters from which devices take their sequence numbers.
@@ -85,7 +89,9 @@ impl Default for IngestConfig {
         Self {
             telemetry_topics: settings.telemetry_topics,
             error_topics: settings.error_topics,
+            time: settings.time_source,
             timestamp_unit: settings.timestamp_unit,
+            timezone: settings.timezone,
             numeric_strings: settings.numeric_strings,
             seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,

@@ -1,6 +1,10 @@
-//! A strict scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes. Numbers
+//! A scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes. Numbers
 //! keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
+//!
+//! A lenient scanner reads besides: bare words such as `NaN` where a value stands, control characters in strings, and NULs
+//! behind the text.
 
+mod bare_word;
 mod number;
 mod string;
 
@@ -10,6 +14,11 @@ pub(super) use number::JsonNumber;
 
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 8;
+
+/// The rule that a key is missing.
+pub(super) const EXPECTED_KEY: &str = "expected a key in double quotes";
+/// The rule that something follows the value.
+pub(super) const NOTHING_MAY_FOLLOW: &str = "nothing may follow the JSON value";
 
 /// Why text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +43,8 @@ pub(super) enum JsonToken<'a> {
     Number(JsonNumber<'a>),
     /// A string.
     Text(Cow<'a, str>),
+    /// A bare word in the place of a number, such as `NaN`: there is no value.
+    BareWord,
     /// An array.
     Array,
     /// An object.
@@ -49,6 +60,7 @@ impl JsonToken<'_> {
             JsonToken::Bool(_) => "a boolean",
             JsonToken::Number(_) => "a number",
             JsonToken::Text(_) => "a string",
+            JsonToken::BareWord => "a bare word such as NaN",
             JsonToken::Array => "an array",
             JsonToken::Object => "an object",
         }
@@ -65,12 +77,24 @@ impl JsonToken<'_> {
 pub(super) struct JsonScanner<'a> {
     text: &'a str,
     at: usize,
+    lenient: bool,
 }
 
 impl<'a> JsonScanner<'a> {
-    /// A scanner at the start of `text`.
+    /// A strict scanner at the start of `text`.
+    #[cfg(test)]
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self::with_leniency(text, false)
+    }
+
+    /// A scanner at the start of `text` that is lenient or strict.
+    pub fn with_leniency(text: &'a str, lenient: bool) -> Self {
+        Self { text, at: 0, lenient }
+    }
+
+    /// Whether the scanner is lenient.
+    pub fn is_lenient(&self) -> bool {
+        self.lenient
     }
 
     /// Byte offset of the next character.
@@ -111,12 +135,26 @@ impl<'a> JsonScanner<'a> {
         found
     }
 
-    /// Requires that only white space is left.
+    /// Requires that only white space is left, for a lenient scanner white space and NULs.
     pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.error("nothing may follow the JSON value")),
+            Some(0) if self.lenient && self.rest().bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) => {
+                Ok(())
+            }
+            Some(_) => Err(self.error(NOTHING_MAY_FOLLOW)),
         }
+    }
+
+    /// Whether only white space stands before the next character on its line.
+    pub fn is_new_line(&self) -> bool {
+        let before = self.text.get(..self.at).unwrap_or_default();
+        before.trim_end_matches([' ', '\t', '\r']).ends_with('\n')
+    }
+
+    /// The text from the next character on.
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
     }
 
     /// Skips `"key":` if it comes next, byte for byte. A constant key costs a comparison or two.
@@ -132,7 +170,7 @@ impl<'a> JsonScanner<'a> {
     #[inline]
     pub fn key(&mut self) -> Result<Cow<'a, str>, JsonSyntaxError> {
         if self.peek() != Some(b'"') {
-            return Err(self.error("expected a key in double quotes"));
+            return Err(self.error(EXPECTED_KEY));
         }
         let key = self.string()?;
         if self.peek() != Some(b':') {
@@ -208,7 +246,13 @@ impl<'a> JsonScanner<'a> {
                 Ok(text) => *token = JsonToken::Text(Cow::Borrowed(text)),
                 Err(start) => *token = JsonToken::Text(Cow::Owned(self.escaped_string(start)?)),
             },
-            Some(b'-' | b'0'..=b'9') => *token = JsonToken::Number(self.number()?),
+            Some(b'-' | b'0'..=b'9') => {
+                let start = self.at;
+                *token = match self.number() {
+                    Ok(number) => JsonToken::Number(number),
+                    Err(error) => self.bare_word(start).ok_or(error)?,
+                }
+            }
             _ => *token = self.other_value(depth)?,
         }
         Ok(())
@@ -236,15 +280,14 @@ impl<'a> JsonScanner<'a> {
             Some(b't') => self.word("true", JsonToken::Bool(true)),
             Some(b'f') => self.word("false", JsonToken::Bool(false)),
             Some(b'n') => self.word("null", JsonToken::Null),
-            Some(_) => Err(self.error("expected a JSON value")),
+            Some(_) => self.bare_word(self.at).ok_or(self.error("expected a JSON value")),
             None => Err(self.error("the text ends where a JSON value is expected")),
         }
     }
 
     fn word(&mut self, word: &'static str, token: JsonToken<'a>) -> Result<JsonToken<'a>, JsonSyntaxError> {
-        let found = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes()));
-        if !found {
-            return Err(self.error("expected a JSON value"));
+        if !self.rest().starts_with(word) {
+            return self.bare_word(self.at).ok_or(self.error("expected a JSON value"));
         }
         self.at += word.len();
         Ok(token)

@@ -69,6 +69,10 @@ impl<'a> JsonScanner<'a> {
                     self.at += 1;
                     text.push(self.escape()?);
                 }
+                Some(control) if self.lenient => {
+                    self.at += 1;
+                    text.push(char::from(control));
+                }
                 Some(_) => return Err(self.error("control characters must be escaped in strings")),
                 None => return Err(self.error("the text ends within a string")),
             }

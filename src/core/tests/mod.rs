@@ -14,6 +14,7 @@ mod reasons;
 mod reconfigure;
 mod replays;
 mod retained;
+mod sequences;
 mod snapshots;
 mod state;
 mod tenants;

@@ -58,7 +58,10 @@ impl ModelNumbers {
         }
         let (at, wraps) = self.position(reading.0, bits);
         if !self.seen.contains(&at) {
-            if self.remembers_old(element, now_ms) {
+            let base = if wraps { self.base + 256 } else { at - reading.0 };
+            let follows = self.seen.last().is_some_and(|&top| at == top + 1);
+            let again = self.recent.contains(reading) || self.first.as_ref() == Some(reading);
+            if self.remembers_old(element, now_ms) || base > 0 && !follows && element.dated && again {
                 return self.duplicate(now_ms);
             }
             self.insert(at, reading.0, wraps);
@@ -80,6 +83,7 @@ impl ModelNumbers {
             self.base = at - reading.0;
             self.old = self.recent.len();
         } else {
+            self.duplicate(now_ms);
             self.remember(element, now_ms);
             return Some("seq_repeated");
         }
@@ -106,6 +110,7 @@ impl ModelNumbers {
                 return Some("duplicate");
             }
             if !self.is_first(reading.0) && !self.recent.iter().any(|(seq, _)| *seq == reading.0) {
+                self.duplicate(now_ms);
                 self.remember(element, now_ms);
                 return Some("seq_repeated");
             }
@@ -119,7 +124,10 @@ impl ModelNumbers {
     pub fn restart(&mut self) {
         self.seen.clear();
         self.base = 0;
-        self.recent.splice(0..0, self.first.take());
+        if let Some(first) = self.first.take() {
+            self.recent.insert(self.old, first);
+            self.counts.0 += 1;
+        }
         self.old = self.recent.len();
     }
 

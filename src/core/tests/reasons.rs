@@ -51,7 +51,7 @@ fn missing_fields() {
 #[test]
 fn wrong_types() {
     check(r#"{"metric":"m","value":"1"}"#, &["wrong_type a/m 0"]);
-    check(r#"{"metric":"m","value":null}"#, &["wrong_type a/m 0"]);
+    check(r#"{"metric":"m","value":"ON"}"#, &["wrong_type a/m 0"]);
     check(r#"{"metric":"m","value":1e400}"#, &["wrong_type a/m 0"]);
     check(r#"{"metric":1,"value":1}"#, &["wrong_type a/- 0"]);
     check(r#"{"metric":"m","value":1,"timestamp":true}"#, &["wrong_type a/m 0"]);
@@ -59,6 +59,32 @@ fn wrong_types() {
     check(r#"{"metric":"m","value":1,"device_id":7}"#, &["wrong_type -/m 0"]);
     check(r#"{"metrics":[1]}"#, &["wrong_type a/- 0"]);
     check(r#"{"metrics":{"m":"x","n":2}}"#, &["wrong_type a/m 0"]);
+}
+
+#[test]
+fn absent_values_and_faults_beside_readings() {
+    check(r#"{"metric":"m","value":null}"#, &[]);
+    check(r#"{"metrics":{"m":"unavailable","n":NaN,"o":"x"}}"#, &["wrong_type a/o 2"]);
+    check(r#"{"metric":"m","value":1,"error":"no error"}"#, &[]);
+    check(r#"{"metric":"m","value":1,"error":"E1"}"#, &["device_error a/m 1"]);
+    check(
+        r#"[{"metrics":{"m":1,"n":"x"},"error":"E1"},{}]"#,
+        &["wrong_type a/n 1", "device_error a/- 2", "missing_field a/- 3"],
+    );
+    check(r#"{"error":"no error"}"#, &["device_error a/- 0"]);
+    check_input(Input::telemetry("x", r#"{"metric":"m","value":1,"error":"E1"}"#), &["unknown_device x/m 0"]);
+}
+
+#[test]
+fn rules_0_know_no_absent_values() {
+    let check = |payload: &str, effects: &[&str]| {
+        let settings = Settings { rules: 0, ..settings() };
+        OperatorHarness::new(settings).check(T0, &[Input::telemetry("a", payload)], effects);
+    };
+    check(r#"{"metric":"m","value":null}"#, &["wrong_type a/m 0"]);
+    check(r#"{"metric":"m","value":NaN}"#, &["malformed a/- 0"]);
+    check(r#"{"metric":"m","value":1,"error":"no error"}"#, &["device_error a/m 0"]);
+    check(r#"{"metrics":{"m":1,"n":2},"error":0}"#, &["device_error a/- 0"]);
 }
 
 #[test]

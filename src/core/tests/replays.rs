@@ -97,6 +97,34 @@ fn of_a_message_as_a_whole_each_reading_is_told() {
 }
 
 #[test]
+fn a_value_that_later_rules_call_absent_is_neither_counted_nor_rejected() {
+    let mut bench = OperatorHarness::new(Settings { rules: 0, ..Settings::default() });
+    bench.check(T0, &[Input::telemetry("a", r#"{"metric":"m","value":null}"#)], &["wrong_type a/m 0"]);
+    bench.reconfigure(Settings::default());
+    let replay = bench.replay(0);
+    bench.check(T0, &[replay], &[]);
+    assert_eq!(bench.counts(), [1, 0, 1, 0]);
+    assert_eq!(bench.operator.totals().values_absent, 1);
+    let effect = bench.operator.replay_effects(&[0]).remove(0).unwrap();
+    assert_eq!((effect.counted, effect.rejected.len()), (0, 0));
+    assert_eq!(effect.sentence.as_deref(), Some("the device says that there is no value"));
+}
+
+#[test]
+fn a_message_that_was_read_in_an_unusual_way_is_replayed_in_the_same_way() {
+    let mut bench = OperatorHarness::new(limited(5.0));
+    let lines = format!("\u{feff}{}\n{}\n", reading(0, 9.0), reading(1, 2.0));
+    bench.check(T0, &[Input::telemetry("a", lines)], &["value_out_of_range a/m 0"]);
+    bench.reconfigure(limited(10.0));
+    let replay = bench.replay(0);
+    bench.check(T0, &[replay], &[]);
+    assert_eq!(bench.counts(), [1, 0, 3, 2]);
+    bench.check(T0, &[Input::telemetry("a", "\u{feff}{'a':1}")], &["malformed a/- 0"]);
+    let replay = bench.replay(1);
+    bench.check(T0, &[replay], &["malformed a/- 0"]);
+}
+
+#[test]
 fn the_oldest_effects_are_forgotten() {
     let mut bench = OperatorHarness::new(Settings::default());
     let count = MAX_REPLAY_EFFECTS as u64 + 2;

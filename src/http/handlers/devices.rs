@@ -49,6 +49,10 @@ struct DeviceBody {
     clock_offset_ms: Option<i64>,
     accepted: u64,
     rejected: BTreeMap<&'static str, u64>,
+    /// Values that the device said are absent.
+    values_absent: u64,
+    /// Readings in windows that state no time.
+    arrival_times: u64,
     sequence_missing: u64,
     sequence_restarts: u64,
     sequence_wraps: u64,
@@ -68,6 +72,8 @@ impl From<DeviceSummary> for DeviceBody {
             clock_offset_ms: device.clock_offset_ms,
             accepted: device.accepted,
             rejected: device.rejected.into_iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
+            values_absent: device.values_absent,
+            arrival_times: device.arrival_times,
             sequence_missing: device.sequence_missing,
             sequence_restarts: device.sequence_restarts,
             sequence_wraps: device.sequence_wraps,

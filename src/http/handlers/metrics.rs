@@ -97,6 +97,9 @@ fn totals(totals: &Totals) {
     for (reason, count) in Reason::ALL.into_iter().zip(totals.rejected) {
         counter!(names::READINGS_REJECTED, "reason" => reason.as_str()).absolute(count);
     }
+    counter!(names::VALUES_ABSENT).absolute(totals.values_absent);
+    counter!(names::READINGS_ARRIVAL_TIME).absolute(totals.arrival_times);
+    counter!(names::TOPICS_CLEARED).absolute(totals.topics_cleared);
     gauge!(names::READINGS_UNACCOUNTED).set(totals.unaccounted() as f64);
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);

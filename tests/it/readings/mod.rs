@@ -1,9 +1,13 @@
 //! From readings to windows and errors.
 
+mod absent;
+mod field;
+mod payloads;
 mod proportion;
 mod reasons;
 mod redelivery;
 mod retained;
 mod sequences;
+mod times;
 mod unmatched;
 mod windows;

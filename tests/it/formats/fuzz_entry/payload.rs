@@ -39,11 +39,19 @@ impl Collector for Count {
 
 /// The input is what a device publishes, twice, once as telemetry and once as errors.
 pub fn payload(data: &[u8]) {
+    let field = Settings { timezone: "Europe/Berlin".into(), ..Settings::default() };
+    for settings in [Settings { rules: 0, ..field.clone() }, field] {
+        payload_under(settings, data);
+    }
+}
+
+fn payload_under(settings: Settings, data: &[u8]) {
     const ARRIVAL_MS: i64 = 1_767_225_600_000;
-    let mut operator = Operator::new(Settings::default());
+    let mut operator = Operator::new(settings);
     let mut out = Count::default();
     let mut records = Vec::new();
-    for topic in ["devices/d/telemetry", "devices/d/errors", "devices/d/telemetry"] {
+    for (topic, retain) in [("devices/d/telemetry", false), ("devices/d/errors", false), ("devices/d/telemetry", true)]
+    {
         let publish = PublishRecord {
             client_id: "c",
             topic,
@@ -52,8 +60,8 @@ pub fn payload(data: &[u8]) {
             packet_id: 1,
             qos: 1,
             dup: false,
-            retain: false,
-            repeats_retained: false,
+            retain,
+            repeats_retained: retain,
             payload: data,
         };
         let mut bytes = Vec::new();

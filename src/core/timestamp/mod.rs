@@ -1,9 +1,14 @@
 //! Event times: turns the timestamps of payloads into integer milliseconds, rounded down.
 
-use std::fmt;
+mod calendar;
+mod date_time;
+mod print;
+mod rfc3339;
 
-use crate::core::json::JsonNumber;
+use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::settings::TimestampUnit;
+
+pub(super) use print::{Rfc3339, Span};
 
 /// First accepted millisecond: -9999-01-01T00:00:00Z.
 pub(super) const MIN_MS: i64 = -377_705_116_800_000;
@@ -28,11 +33,74 @@ pub(super) fn from_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Optio
 /// The event time that a string states: Unix time in digits, or RFC 3339 with a zone. `None` where it is neither or out
 /// of range.
 pub(super) fn from_text(text: &str, unit: TimestampUnit) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let numeric = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && digits.starts_with(|first: char| first.is_ascii_digit());
-    let ms = if numeric { Decimal::parse(text)?.to_ms(unit)? } else { from_rfc3339(text)? };
+    let ms = if is_number(text) { Decimal::parse(text)?.to_ms(unit)? } else { rfc3339::read(text)? };
     (MIN_MS..=MAX_MS).contains(&ms).then_some(ms)
+}
+
+/// What a field says about the event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StatedTime {
+    /// Unix milliseconds.
+    At(i64),
+    /// A time without a zone, in milliseconds since 1970-01-01T00:00 on the clock that shows it.
+    Local(i64),
+    /// The device does not know the time.
+    Unknown,
+    /// The number is a time outside the years -9999 to 9999.
+    OutOfRange,
+    /// A date or a time of day that does not exist.
+    NoSuchTime,
+    /// No time that weir can read.
+    Unreadable,
+}
+
+/// What a field says about the event time.
+pub(super) fn stated(token: &JsonToken<'_>, unit: TimestampUnit) -> StatedTime {
+    if states_none(token) {
+        return StatedTime::Unknown;
+    }
+    let number = |ms: Option<i64>| ms.map_or(StatedTime::OutOfRange, StatedTime::At);
+    let time = match token {
+        JsonToken::Number(value) => number(from_number(value, unit)),
+        JsonToken::Text(text) => match text.trim() {
+            text if is_number(text) => number(from_text(text, unit)),
+            text => date_time::read(text),
+        },
+        _ => StatedTime::Unreadable,
+    };
+    match time {
+        // Where a clock begins that was never set.
+        StatedTime::At(0) | StatedTime::Local(0) => StatedTime::Unknown,
+        StatedTime::At(ms) if !(MIN_MS..=MAX_MS).contains(&ms) => StatedTime::OutOfRange,
+        time => time,
+    }
+}
+
+/// Whether a field says that the device does not know the time: it is absent, `null` or a bare word, 0 or -1 (what C prints
+/// for a time that is not known), an empty string, one of these numbers as a string, or a date of zeros.
+pub(super) fn states_none(token: &JsonToken<'_>) -> bool {
+    match token {
+        JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => true,
+        JsonToken::Number(number) => is_no_time(number.text()),
+        JsonToken::Text(text) => {
+            let text = text.trim();
+            text.is_empty() || text.starts_with("0000-00-00") || is_number(text) && is_no_time(text)
+        }
+        JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
+    }
+}
+
+fn is_no_time(number: &str) -> bool {
+    number == "-1"
+        || number.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|c| ('1'..='9').contains(&c)))
+}
+
+/// Whether `text` has the form of a number without exponent.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && digits.bytes().filter(|byte| *byte == b'.').count() <= 1
 }
 
 /// The usual case: an integer. It needs no wide arithmetic.
@@ -129,121 +197,6 @@ impl Decimal {
         match u32::try_from(-exponent).ok().and_then(|power| 10u128.checked_pow(power)) {
             Some(divisor) => Some((self.digits / divisor, self.inexact || !self.digits.is_multiple_of(divisor))),
             None => Some((0, true)),
-        }
-    }
-}
-
-/// Reads an RFC 3339 `date-time`: a year of four digits, `T`, `t` or a space between date and time, and a zone. A leap
-/// second counts as the second after it, as in Unix time.
-fn from_rfc3339(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let (date, rest) = bytes.split_first_chunk::<11>()?;
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T' | b't' | b' '] = *date else { return None };
-    let (time, rest) = rest.split_first_chunk::<8>()?;
-    let [h1, h2, b':', n1, n2, b':', s1, s2] = *time else { return None };
-    let year = number(&[y1, y2, y3, y4])?;
-    let (month, day) = (number(&[m1, m2])?, number(&[d1, d2])?);
-    let (hour, minute, second) = (number(&[h1, h2])?, number(&[n1, n2])?, number(&[s1, s2])?);
-    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
-        return None;
-    }
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let (fraction_ms, zone) = fraction(rest)?;
-    let local_ms = days_from_civil(year, month, day) * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1000;
-    Some(local_ms + fraction_ms - zone_minutes(zone)? * 60_000)
-}
-
-/// Milliseconds of an optional `.digits`, rounded down, and the bytes behind it.
-fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
-    let Some((b'.', rest)) = bytes.split_first() else { return Some((0, bytes)) };
-    let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (digits, rest) = rest.split_at_checked(len)?;
-    if digits.is_empty() {
-        return None;
-    }
-    let digit = |index: usize| digits.get(index).map_or(0, |byte| i64::from(byte - b'0'));
-    Some((digit(0) * 100 + digit(1) * 10 + digit(2), rest))
-}
-
-fn zone_minutes(zone: &[u8]) -> Option<i64> {
-    match *zone {
-        [b'Z' | b'z'] => Some(0),
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
-            let offset = (hours <= 23 && minutes <= 59).then_some(hours * 60 + minutes)?;
-            Some(if sign == b'-' { -offset } else { offset })
-        }
-        _ => None,
-    }
-}
-
-fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        _ => 31,
-    }
-}
-
-/// Days since 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, "chrono-compatible date algorithms").
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// Prints Unix milliseconds as RFC 3339 in UTC.
-pub(super) struct Rfc3339(pub i64);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil_from_days(self.0.div_euclid(DAY_MS));
-        let of_day = self.0.rem_euclid(DAY_MS);
-        let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
-        let (second, ms) = (of_day / 1000 % 60, of_day % 1000);
-        if year < 0 {
-            write!(f, "-{:04}", -year)?;
-        } else {
-            write!(f, "{year:04}")?;
-        }
-        write!(f, "-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-    }
-}
-
-/// Prints a span of milliseconds in its two largest units.
-pub(super) struct Span(pub i64);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.unsigned_abs();
-        let (days, hours, minutes, seconds) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) if seconds == 0 => write!(f, "{ms} ms"),
-            (0, 0, 0) => write!(f, "{seconds}.{:03} s", ms % 1000),
-            (0, 0, _) => write!(f, "{minutes} min {seconds} s"),
-            (0, ..) => write!(f, "{hours} h {minutes} min"),
-            _ => write!(f, "{days} d {hours} h"),
         }
     }
 }

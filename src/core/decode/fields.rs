@@ -1,0 +1,219 @@
+//! The fields of one object of a message.
+
+use std::borrow::Cow;
+
+use crate::core::json::{JsonScanner, JsonSyntaxError, JsonToken};
+use crate::core::timestamp;
+
+/// One entry of a `metrics` object.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::core) struct MetricEntry<'a> {
+    /// Metric name.
+    pub metric: Cow<'a, str>,
+    /// Value of the metric, not checked yet.
+    pub value: JsonToken<'a>,
+}
+
+/// The `metrics` field.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(in crate::core) enum MetricsField {
+    /// The field is absent or `null`.
+    #[default]
+    Absent,
+    /// The field holds something else than an object.
+    NotAnObject(&'static str),
+    /// The field is an object. Its entries are this range of `DecodedMessage::entries`.
+    Entries(std::ops::Range<usize>),
+}
+
+/// Fields in which devices state the time, besides `timestamp` itself, in whatever case. The first that states one counts.
+const TIME_FIELDS: [&str; 3] = ["timestamp", "ts", "time"];
+
+/// The fields of one object. Unknown fields are left out; of equal keys the last counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(in crate::core) struct ElementFields<'a> {
+    /// The field `device_id`.
+    pub device_id: JsonToken<'a>,
+    /// The field `metric`.
+    pub metric: JsonToken<'a>,
+    /// The field `value`.
+    pub value: JsonToken<'a>,
+    /// The field `timestamp`.
+    pub timestamp: JsonToken<'a>,
+    /// The field that states the time where `timestamp` states none; a strict scanner leaves it absent.
+    pub other_time: JsonToken<'a>,
+    /// Rank of `other_time` among [`TIME_FIELDS`].
+    other_time_rank: usize,
+    /// The field `seq`.
+    pub seq: JsonToken<'a>,
+    /// The field `boot`.
+    pub boot: JsonToken<'a>,
+    /// The field `metrics`.
+    pub metrics: MetricsField,
+    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null` or `false`.
+    pub error: Option<Cow<'a, str>>,
+}
+
+impl<'a> ElementFields<'a> {
+    /// Reads one object. `depth` is the number of containers that are open around it.
+    pub(super) fn read(
+        &mut self,
+        scanner: &mut JsonScanner<'a>,
+        depth: u32,
+        entries: &mut Vec<MetricEntry<'a>>,
+        max_readings: usize,
+    ) -> Result<(), JsonSyntaxError> {
+        let inner = depth + 1;
+        scanner.object(|scanner| {
+            // Nearly all keys are one of these, and written exactly like this.
+            let field = if scanner.eat_key(b"\"device_id\":") {
+                &mut self.device_id
+            } else if scanner.eat_key(b"\"metric\":") {
+                &mut self.metric
+            } else if scanner.eat_key(b"\"value\":") {
+                &mut self.value
+            } else if scanner.eat_key(b"\"timestamp\":") {
+                &mut self.timestamp
+            } else if scanner.eat_key(b"\"seq\":") {
+                &mut self.seq
+            } else {
+                match scanner.key()?.as_ref() {
+                    "device_id" => &mut self.device_id,
+                    "metric" => &mut self.metric,
+                    "value" => &mut self.value,
+                    "timestamp" => &mut self.timestamp,
+                    "seq" => &mut self.seq,
+                    "boot" => &mut self.boot,
+                    "metrics" => {
+                        self.metrics = metrics(entries, scanner, inner, max_readings)?;
+                        return Ok(());
+                    }
+                    "error" => {
+                        self.error = fault(scanner, inner)?;
+                        return Ok(());
+                    }
+                    key => match TIME_FIELDS.iter().position(|field| field.eq_ignore_ascii_case(key)) {
+                        Some(rank) if scanner.is_lenient() => {
+                            let time = scanner.value(inner)?;
+                            self.note_time(rank, time);
+                            return Ok(());
+                        }
+                        _ => return scanner.skip(inner),
+                    },
+                }
+            };
+            scanner.value_into(field, inner)
+        })
+    }
+
+    /// Number of indexes that the element takes among the readings of its message: one per metric in the form with
+    /// `metrics`, else one.
+    pub fn indexes(&self, is_fault: bool) -> u32 {
+        match &self.metrics {
+            MetricsField::Entries(range) if !is_fault && self.metric.is_none() && self.value.is_none() => {
+                u32::try_from(range.len()).unwrap_or(u32::MAX).max(1)
+            }
+            _ => 1,
+        }
+    }
+
+    /// Keeps the time of a field of [`TIME_FIELDS`] unless one with a better rank states the time.
+    fn note_time(&mut self, rank: usize, time: JsonToken<'a>) {
+        let is_better = rank < self.other_time_rank && !timestamp::states_none(&time);
+        if is_better || rank == self.other_time_rank || timestamp::states_none(&self.other_time) {
+            (self.other_time, self.other_time_rank) = (time, rank);
+        }
+    }
+
+    /// Whether the element has a reading, whatever else it has.
+    pub fn has_reading(&self) -> bool {
+        match &self.metrics {
+            MetricsField::Entries(range) if !range.is_empty() => true,
+            _ => !self.metric.is_none() && self.value != JsonToken::Absent,
+        }
+    }
+
+    /// Number of readings in the element. `error_beside` says whether readings beside an `error` count.
+    pub(super) fn count(&self, error_beside: bool) -> usize {
+        match &self.metrics {
+            MetricsField::Entries(range) if error_beside || self.error.is_none() => range.len().max(1),
+            _ => 1,
+        }
+    }
+
+    /// Forgets all fields.
+    pub(super) fn clear(&mut self) {
+        let Self { device_id, metric, value, timestamp, other_time, other_time_rank: _, seq, boot, metrics, error } =
+            self;
+        for token in [device_id, metric, value, timestamp, other_time, seq, boot] {
+            *token = JsonToken::Absent;
+        }
+        *metrics = MetricsField::Absent;
+        *error = None;
+    }
+}
+
+/// Reads the `metrics` field and appends its entries.
+fn metrics<'a>(
+    entries: &mut Vec<MetricEntry<'a>>,
+    scanner: &mut JsonScanner<'a>,
+    depth: u32,
+    max_readings: usize,
+) -> Result<MetricsField, JsonSyntaxError> {
+    if scanner.peek() != Some(b'{') {
+        let token = scanner.value(depth)?;
+        return Ok(if token.is_none() { MetricsField::Absent } else { MetricsField::NotAnObject(token.kind()) });
+    }
+    let start = entries.len();
+    scanner.object(|scanner| {
+        let metric = scanner.key()?;
+        let value = scanner.value(depth + 1)?;
+        if entries.len() <= max_readings {
+            entries.push(MetricEntry { metric, value });
+        }
+        Ok(())
+    })?;
+    drop_overwritten(entries, start);
+    Ok(MetricsField::Entries(start..entries.len()))
+}
+
+fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, JsonSyntaxError> {
+    scanner.peek();
+    let start = scanner.position();
+    Ok(match scanner.value(depth)? {
+        JsonToken::Absent | JsonToken::Null | JsonToken::Bool(false) => None,
+        JsonToken::Text(text) => Some(text),
+        _ => Some(Cow::Borrowed(scanner.text_since(start))),
+    })
+}
+
+/// Removes entries from `start` on whose metric comes again behind them: of equal keys the last counts.
+fn drop_overwritten(entries: &mut Vec<MetricEntry<'_>>, start: usize) {
+    let Some(new) = entries.get(start..) else { return };
+    // Nearly every message has a few metrics, all different.
+    let distinct = match new.len() {
+        0 | 1 => true,
+        2..=8 => new.iter().enumerate().all(|(i, a)| new.iter().skip(i + 1).all(|b| a.metric != b.metric)),
+        _ => false,
+    };
+    if distinct {
+        return;
+    }
+    let mut order: Vec<usize> = (0..new.len()).collect();
+    order.sort_by(|&a, &b| new.get(a).map(|e| &e.metric).cmp(&new.get(b).map(|e| &e.metric)).then(a.cmp(&b)));
+    let mut overwritten = vec![false; new.len()];
+    for pair in order.windows(2) {
+        if let [a, b] = *pair
+            && new.get(a).map(|e| &e.metric) == new.get(b).map(|e| &e.metric)
+            && let Some(flag) = overwritten.get_mut(a)
+        {
+            *flag = true;
+        }
+    }
+    let mut index = 0;
+    entries.retain(|_| {
+        let keep = index < start || !overwritten.get(index - start).copied().unwrap_or(false);
+        index += 1;
+        keep
+    });
+}

@@ -1,0 +1,110 @@
+//! The text of payloads that are not read as they came: with a byte order mark, compressed, or with bytes that are no UTF-8.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::core::decode::foreign;
+use crate::core::decode::malformed::{MalformedMessage, is_filler};
+use crate::core::decode::unpack::Packing;
+use crate::core::decode::{DecodeRules, DecodedMessage};
+
+/// Stands for each byte that is no UTF-8 (SUBSTITUTE). A lenient scanner passes over it in strings that nobody needs, and no
+/// device id, metric or time may have it.
+pub(in crate::core) const NOT_UTF8: char = '\u{1a}';
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The text of a payload that could not be read as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::core) struct RecoveredText<'a> {
+    /// The text.
+    text: Cow<'a, str>,
+    /// How the payload is compressed, if it is.
+    packing: Option<Packing>,
+    /// Bytes of the payload before the text.
+    offset: usize,
+}
+
+impl<'a> RecoveredText<'a> {
+    /// The text of `payload`, which failed to decode as it came, where another attempt is worth it; else why it is malformed.
+    pub fn of(payload: &'a [u8], rules: DecodeRules, malformed: MalformedMessage) -> Result<Self, MalformedMessage> {
+        if !rules.lenient {
+            return Err(std::str::from_utf8(payload).map_or(malformed, |text| malformed.explained(text, 0)));
+        }
+        if payload.is_empty() {
+            return Err(MalformedMessage::Empty);
+        }
+        if let Some(packing) = Packing::of(payload) {
+            match packing.unpack(payload) {
+                Ok(unpacked) => {
+                    let (text, offset) = text_of(&unpacked)?;
+                    return Ok(Self { text: Cow::Owned(text.into_owned()), packing: Some(packing), offset });
+                }
+                // Text may begin like zlib.
+                Err(_) if std::str::from_utf8(payload).is_ok() => {}
+                Err(failure) => return Err(MalformedMessage::Packed(packing, failure)),
+            }
+        }
+        match text_of(payload)? {
+            (Cow::Borrowed(text), 0) => Err(malformed.explained(text, 0)),
+            (text, offset) => Ok(Self { text, packing: None, offset }),
+        }
+    }
+
+    /// Decodes the text.
+    pub fn decode<'t>(&'t self, message: &mut DecodedMessage<'t>, rules: DecodeRules) -> Result<(), MalformedText> {
+        let malformed = message.decode_text(&self.text, rules);
+        malformed.map_err(|malformed| MalformedText {
+            malformed: malformed.explained(&self.text, self.offset),
+            packing: self.packing,
+        })
+    }
+}
+
+/// Why the recovered text of a message is malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::core) struct MalformedText {
+    malformed: MalformedMessage,
+    packing: Option<Packing>,
+}
+
+impl fmt::Display for MalformedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.packing {
+            Some(packing) => write!(f, "unpacked from {packing}, {}", self.malformed),
+            None => self.malformed.fmt(f),
+        }
+    }
+}
+
+/// The text in `bytes`, and the number of bytes before it.
+fn text_of(bytes: &[u8]) -> Result<(Cow<'_, str>, usize), MalformedMessage> {
+    if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]) {
+        return Err(MalformedMessage::Utf16);
+    }
+    let rest = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let offset = bytes.len() - rest.len();
+    match std::str::from_utf8(rest) {
+        Ok(text) if text.chars().all(is_filler) => Err(MalformedMessage::Blank),
+        Ok(text) if foreign::has_control_characters(text) => match foreign::of_bytes(rest) {
+            Some(format) => Err(MalformedMessage::Foreign(format)),
+            None => Ok((Cow::Borrowed(text), offset)),
+        },
+        Ok(text) => Ok((Cow::Borrowed(text), offset)),
+        Err(_) if rest.trim_ascii_start().starts_with(b"{") || rest.trim_ascii_start().starts_with(b"[") => {
+            Ok((Cow::Owned(substituted(rest)), offset))
+        }
+        Err(error) => Err(foreign::of_bytes(rest)
+            .map_or(MalformedMessage::NotUtf8(error.valid_up_to() + offset), MalformedMessage::Foreign)),
+    }
+}
+
+/// `bytes` with [`NOT_UTF8`] in the place of each byte that is no UTF-8. All others keep their places.
+fn substituted(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| NOT_UTF8));
+    }
+    text
+}
