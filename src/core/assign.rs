@@ -9,7 +9,7 @@ use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowFlags};
 use crate::core::problem::ReadingProblem;
 use crate::core::validate;
-use crate::core::window::{Series, Window, bounds, is_late};
+use crate::core::window::{Series, Window, is_late};
 
 /// Where a reading is relative to the watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,8 +159,9 @@ impl Operator {
         value: f64,
     ) -> Result<Placement, ReadingProblem<'m>> {
         let watermark_ms = self.watermark_at(slot);
-        let (start_ms, end_ms) = bounds(time_ms, self.settings.current.window_ms);
-        if self.is_behind(slot, series.ok(), (start_ms, end_ms), time_ms) {
+        let (start_ms, end_ms, is_held) = self.window_at(slot, series.ok(), time_ms);
+        let is_closed = !is_held && end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
+        if is_closed || self.is_behind(slot, series.ok(), (start_ms, end_ms), time_ms) {
             return self.place_behind(slot, series, metric, (time_ms, value), (start_ms, end_ms));
         }
         let index = self.series_index(slot, series, metric);
@@ -197,11 +198,11 @@ impl Operator {
     /// backlog of its device, or fired and is not held.
     fn is_behind(&self, slot: Slot, series: Option<usize>, (start_ms, end_ms): (i64, i64), time_ms: i64) -> bool {
         let (device, settings) = (&self.devices[slot], &self.settings.current);
-        if is_late(end_ms, settings.allowed_lateness_ms, self.watermark_at(slot)) {
+        if is_late(end_ms, device.lateness_of(end_ms, settings.allowed_lateness_ms), self.watermark_at(slot)) {
             return true;
         }
         if !settings.backlog {
-            return end_ms.saturating_sub(1) <= device.closed_ms;
+            return false;
         }
         let Some((index, series)) = series.and_then(|index| Some((index, device.series.get(index)?))) else {
             return false;

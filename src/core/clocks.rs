@@ -71,7 +71,9 @@ pub(super) struct GlobalScope {
     pub holds_until_ms: i64,
     /// Devices with open windows, by the end of the window. A device may be listed twice, or no longer have the window.
     pub open: BTreeMap<i64, Vec<Slot>>,
-    /// Devices with fired windows, by the end of the window. A device may be listed twice, or no longer have the window.
+    /// Devices with fired windows, by the end of the window; where it keeps a lateness of earlier settings, by the end at
+    /// which a window of the present lateness would close with it. A device may be listed twice, or no longer have the
+    /// window.
     pub fired: BTreeMap<i64, Vec<Slot>>,
 }
 

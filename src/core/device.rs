@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::backlog::Backlog;
+use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
 use crate::core::reason::Reason;
@@ -29,6 +30,9 @@ const SCANNED_SERIES: usize = 8;
 
 /// Tag of the added field with what is remembered beside the sequence numbers.
 const TAG_SEQUENCES: u8 = 2;
+
+/// Added field: rules of earlier settings that still hold.
+const TAG_CARRIED: u8 = 8;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -95,9 +99,11 @@ pub(super) struct Device {
     pub last_arrival_ms: i64,
     /// Time of the last message on the clock that stands still while weir is down.
     pub last_awake_ms: i64,
-    /// Windows that end at or before this time, plus one millisecond, are closed for good. A change of settings sets it:
-    /// windows that were closed under the old settings stay closed.
+    /// Windows that end at or before this time, plus one millisecond, are closed for good, unless the device holds them. A
+    /// change of settings sets it: windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
+    /// Rules of earlier settings that still hold for some of its windows.
+    pub carried: Option<Box<CarriedRules>>,
     /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
@@ -142,6 +148,7 @@ impl Device {
             last_arrival_ms: NONE_MS,
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
+            carried: None,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
             sequences: DeviceSequences::default(),
@@ -278,6 +285,9 @@ impl Device {
                 put_i64(self.live_ms, out);
             });
         }
+        if let Some(carried) = &self.carried {
+            put_field(TAG_CARRIED, out, |out| carried.encode(out));
+        }
         end_fields(out);
     }
 
@@ -319,6 +329,10 @@ impl Device {
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
+            TAG_CARRIED => {
+                self.carried = Some(Box::new(CarriedRules::decode(field)?));
                 Ok(())
             }
             _ => Err(UNKNOWN_FIELD),
@@ -438,6 +452,7 @@ mod tests {
         device.sequences.count_invalid();
         device.closed_ms = 77;
         *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
+        device.carried = Some(Box::default());
         device.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();

@@ -368,6 +368,7 @@ impl Operator {
         let is_live = matches!(due.place, WindowPlace::Live(_));
         let device = &mut self.devices[due.slot];
         let max_runs = MAX_RUNS + device.backlog.as_ref().map_or(0, |_| max_held);
+        let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
         let Some(series) = device.series.get_mut(due.series) else { return };
         let window = match due.place {
             WindowPlace::Live(index) => series.windows.get_mut(index),
@@ -391,7 +392,7 @@ impl Operator {
                 self.totals.fired_runs_merged += closed;
             }
             if is_live && self.settings.current.watermark == WatermarkScope::Global {
-                self.clocks.global.fired.entry(due.end_ms).or_default().push(due.slot);
+                self.clocks.global.fired.entry(closing_end_ms).or_default().push(due.slot);
             }
         } else {
             self.totals.windows_corrected += 1;
@@ -421,7 +422,9 @@ impl Operator {
             }
             self.about_to_change(self.devices[slot].group);
             let watermark_ms = self.watermark_at(slot);
-            let is_expired = |window: &Window| is_late(window.end_ms, allowed_ms, watermark_ms);
+            let carried = self.devices[slot].carried.clone();
+            let lateness_ms = |end_ms| carried.as_deref().map_or(allowed_ms, |all| all.lateness_of(end_ms, allowed_ms));
+            let is_expired = |window: &Window| is_late(window.end_ms, lateness_ms(window.end_ms), watermark_ms);
             self.devices[slot].to_clean = false;
             if self.holds_windows(&self.devices[slot]) {
                 self.hold_expired(slot, is_expired);

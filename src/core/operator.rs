@@ -132,12 +132,6 @@ impl Operator {
         self.settings.current.watermark == WatermarkScope::Device
     }
 
-    /// The watermark by which readings of a device are judged.
-    #[inline]
-    pub(super) fn watermark_at(&self, slot: Slot) -> i64 {
-        if self.per_device() { self.devices[slot].watermark_ms } else { self.clocks.global.watermark_ms }
-    }
-
     /// Settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings.current

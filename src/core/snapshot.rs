@@ -35,6 +35,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Added field of the header: window sizes that were dropped before their time.
+const TAG_SIZES_DROPPED: u8 = 8;
 const GROUP_FORMAT: u8 = 4;
 /// Group of versions that had no added fields.
 const GROUP_WITHOUT_FIELDS: u8 = 3;
@@ -177,6 +179,9 @@ impl Operator {
                 put_i64(global.holds_until_ms, out);
             });
         }
+        if self.totals.window_sizes_dropped > 0 {
+            put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
+        }
         put_field(TAG_ODD_TOTALS, &mut out, |out| {
             let counts = [self.totals.values_absent, self.totals.arrival_times, self.totals.topics_cleared];
             for count in counts.into_iter().filter(|_| counts != [0; 3]) {
@@ -261,6 +266,10 @@ impl Operator {
                 self.clocks.global.holds_until_ms = field.i64()?;
                 Ok(())
             }
+            TAG_SIZES_DROPPED => {
+                self.totals.window_sizes_dropped = field.u64()?;
+                Ok(())
+            }
             _ => Err(UNKNOWN_FIELD),
         }
     }
@@ -338,6 +347,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         windows_backlog: _,
         backlog_windows_forced: _,
         fired_runs_merged: _,
+        window_sizes_dropped: _,
     } = totals;
     for count in [
         messages,

@@ -140,6 +140,7 @@ metrics! {
     SEQUENCE_INVALID Counter "weir_sequence_invalid_total" "Objects whose seq is no number, since the journal began. Their readings count as readings without seq.";
     SEQUENCE_DIGESTS_EXTRA Gauge "weir_sequence_digests_extra" "Digests that devices remember beyond twelve each. At 1048576 no device gets more.";
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
+    WINDOW_SIZES_DROPPED Counter "weir_window_sizes_dropped_total" "Window sizes of earlier settings that a device dropped before their time, because it had eight others, since the journal began.";
     RETAINED_REPEATS Counter "weir_retained_repeats_total" "Messages that repeated what was retained on their topic soon after a CONNECT, and are no readings, since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
     ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that ask for a second replay of an error, and are ignored, since the journal began.";

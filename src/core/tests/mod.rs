@@ -12,6 +12,8 @@ mod properties;
 mod proportion;
 mod reasons;
 mod reconfigure;
+mod reconfigure_properties;
+mod reconfigure_rules_0;
 mod replays;
 mod retained;
 mod sequences;

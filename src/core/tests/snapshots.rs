@@ -12,7 +12,7 @@ use crate::core::settings::Settings;
 
 /// The content of a checkpoint store: the newest blob of every group.
 #[derive(Debug, Default, Clone, PartialEq)]
-struct SnapshotStore {
+pub(super) struct SnapshotStore {
     header: Vec<u8>,
     groups: BTreeMap<u16, Vec<u8>>,
 }
@@ -23,7 +23,7 @@ impl SnapshotStore {
     }
 
     /// A whole snapshot at once.
-    fn take(&mut self, operator: &mut Operator) -> usize {
+    pub fn take(&mut self, operator: &mut Operator) -> usize {
         let mut blobs = Vec::new();
         self.header = operator.begin_snapshot();
         while !operator.snapshot_step(3, &mut blobs) {}
@@ -32,7 +32,7 @@ impl SnapshotStore {
         count
     }
 
-    fn restore(&self) -> Operator {
+    pub fn restore(&self) -> Operator {
         Operator::restore(&self.header, self.groups.iter().map(|(&group, bytes)| (group, bytes.as_slice()))).unwrap()
     }
 }

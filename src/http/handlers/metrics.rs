@@ -110,6 +110,7 @@ fn totals(totals: &Totals) {
     counter!(names::SEQUENCE_RESTARTS).absolute(totals.sequence_restarts);
     counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
     counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
+    counter!(names::WINDOW_SIZES_DROPPED).absolute(totals.window_sizes_dropped);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
