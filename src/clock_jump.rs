@@ -21,7 +21,7 @@ use crate::sync::lock;
 use crate::telemetry::names;
 
 /// Smallest step of the wall clock that counts as a jump.
-pub const STEP: Duration = Duration::from_secs(3_600);
+const STEP: Duration = Duration::from_secs(3_600);
 /// A step at a start that is smaller is not suspicious: the machine was off.
 const USUAL_OFF: Duration = Duration::from_secs(24 * 3_600);
 /// weir is not ready for this time after a suspicious jump while it ran. If the clock stays where it is, a person may have set it.

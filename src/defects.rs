@@ -26,8 +26,12 @@ pub enum Defect {
     KeepTornTail,
     /// Records that were synced and cannot be read are cut like a torn tail.
     CutDamage,
-    /// Arrival times follow a wall clock that goes back.
+    /// Arrival times follow a wall clock that goes back, without a mark at the batch.
     ArrivalGoesBack,
+    /// Arrival times stand still however far the wall clock was set back.
+    ArrivalNeverGoesBack,
+    /// Watermarks stay where a wrong wall clock moved them.
+    KeepWrongWatermarks,
     /// A checkpoint is completed before the results below its positions are synced.
     CheckpointBeforeOutputs,
     /// Journal segments are freed when a checkpoint begins.
@@ -82,7 +86,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 36] = [
+    pub const ALL: [Defect; 38] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -94,6 +98,8 @@ impl Defect {
         Self::KeepTornTail,
         Self::CutDamage,
         Self::ArrivalGoesBack,
+        Self::ArrivalNeverGoesBack,
+        Self::KeepWrongWatermarks,
         Self::CheckpointBeforeOutputs,
         Self::FreeJournalEarly,
         Self::ReuseSlot,

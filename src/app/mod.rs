@@ -10,6 +10,7 @@ mod files;
 pub mod http_access;
 mod mqtt;
 mod notify;
+pub mod recorded_settings;
 mod reload;
 mod reloadable;
 mod resources;
@@ -80,6 +81,9 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
         data_dir = %config.node.data_dir.display(),
         "weir starts"
     );
+    for change in recorded_settings::changes(&config) {
+        tracing::info!("a setting changes: {change}");
+    }
     close_data(&config.node.data_dir);
     resources::raise_open_files(config.mqtt.max_connections);
     let storage = storage::open(&config)?;

@@ -21,6 +21,7 @@ use weir::mqtt::{AdmissionControl, MqttServer};
 use weir::simulator;
 use weir::state::StateError;
 
+use super::recorded_settings;
 use super::shutdown::FailureReporter;
 
 /// Longest time to open and load the stores of retained messages and of sessions.
@@ -45,6 +46,7 @@ pub async fn serve(
 ) {
     let journal_end = journal.durable();
     let settings: Settings = config.settings();
+    let data_dir = config.node.data_dir.clone();
     let mut start = Records::default();
     start.push_with(record::encode_resumed);
     start.push_with(|out| record::encode_settings(&settings, out));
@@ -67,6 +69,9 @@ pub async fn serve(
         if cancel.run_until_cancelled(tokio::time::sleep(SYNC_POLL)).await.is_none() {
             return;
         }
+    }
+    if let Err(error) = recorded_settings::write(&data_dir, &settings) {
+        tracing::warn!("the next start and weir check cannot tell which settings change: {error:#}");
     }
     // Not earlier: sessions that are not restored yet would miss the results.
     publish_results();

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::Signal;
@@ -139,7 +139,11 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
     ];
     let reloader = Reloader::new(path, Config::clone(&config), reloadable, pipeline.clone());
     let disk = DiskWatch::new(&config, [&logs.journal, &logs.windows, &logs.errors]);
-    let clock_watch = ClockWatch::new(&guard, &logs.journal);
+    let clock_watch = ClockWatch::new(
+        &guard,
+        &logs.journal,
+        Duration::from_millis(u64::try_from(config.node.clock_tolerance_ms).unwrap_or(0)),
+    );
     let parts = StatusResources {
         pipeline: &pipeline,
         logs: [&logs.journal, &logs.windows, &logs.errors],

@@ -13,7 +13,7 @@ use weir::clock::{Clock, SystemClock};
 use weir::config::Config;
 use weir::disk::{Disk, RealDisk};
 use weir::http::process_status::{
-    HealthCheck, MqttStatus, PendingDiskCall, ProcessStatus, RecoveryStatus, ReloadStatus,
+    ClockStatus, HealthCheck, MqttStatus, PendingDiskCall, ProcessStatus, RecoveryStatus, ReloadStatus,
 };
 use weir::log::Log;
 use weir::mqtt::broker::{Broker, StoreHealth};
@@ -242,6 +242,10 @@ impl ProcessStatus for AppStatus {
             unstored_retained_age_seconds: age_seconds("retained"),
             restored: self.broker.is_restored(),
         }
+    }
+
+    fn clock(&self) -> ClockStatus {
+        self.clock.status(self.pipeline.status().set_back)
     }
 
     fn reload(&self) -> ReloadStatus {

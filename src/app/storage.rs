@@ -164,6 +164,7 @@ fn journal_options(config: &Config) -> LogOptions {
             keep: journal.retention_ms.map_or(Keep::Released, Keep::ForAge),
             max_bytes: Some(journal.retention_bytes),
         },
+        clock_tolerance_ms: config.node.clock_tolerance_ms,
     }
 }
 
@@ -183,6 +184,7 @@ fn output_options(name: &'static str, output: &OutputConfig, config: &Config) ->
             keep: output.retention_ms.map_or(Keep::UpToBytes, Keep::ForAge),
             max_bytes: Some(output.retention_bytes),
         },
+        clock_tolerance_ms: config.node.clock_tolerance_ms,
     }
 }
 

@@ -165,6 +165,9 @@ fn replay_journal(directory: &Path, settings: Settings, files: &mut ReplayOutput
         if batch.is_hole() {
             tracing::warn!(first = batch.first().0, end = batch.end().0, "these records are lost");
         }
+        if batch.sets_clock_back() {
+            operator.set_clock_back(batch.arrival_ms(), files);
+        }
         operator
             .apply(batch.first().0, batch.arrival_ms(), batch.records(), files)
             .with_context(|| format!("batch at journal position {}", batch.first().0))?;

@@ -13,6 +13,7 @@ mod host_pattern;
 mod keys;
 mod load;
 mod nearest;
+mod result_changes;
 mod sections;
 mod size;
 mod tenants;
@@ -25,6 +26,7 @@ pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProb
 pub use host_pattern::{HostPattern, host_name};
 pub use load::{ReadConfig, environment};
 pub(crate) use nearest::nearest;
+pub use result_changes::result_changes;
 pub use sections::{
     ClientCertificates, Config, DedupConfig, ErrorsConfig, HttpAuthConfig, HttpConfig, HttpTlsConfig, IngestConfig,
     JournalConfig, LimitsConfig, LogConfig, MetricsAccess, MqttAuthConfig, MqttConfig, MqttTlsConfig, NodeConfig,

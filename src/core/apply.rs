@@ -75,10 +75,13 @@ impl Operator {
             self.settle_all();
         }
         self.clocks.journal.now_ms = before_ms.max(arrival_ms);
-        if before_ms != NONE_MS {
+        if before_ms == NONE_MS {
+            self.clocks.set_backs.note_gap(self.clocks.journal.now_ms, i64::MAX, 0);
+        } else {
             let gap_ms = self.clocks.journal.now_ms.saturating_sub(before_ms);
             let awake_ms = if resumed { 0 } else { gap_ms.min(self.longest_awake_ms()) };
             self.clocks.journal.paused_ms = self.clocks.journal.paused_ms.saturating_add(gap_ms - awake_ms);
+            self.clocks.set_backs.note_gap(self.clocks.journal.now_ms, gap_ms, awake_ms);
         }
         if resumed {
             self.clocks.journal.listening_since_ms = self.clocks.journal.now_ms;

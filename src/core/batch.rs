@@ -94,10 +94,10 @@ pub(super) struct ReadingOrigin<'a> {
 }
 
 impl ReadingOrigin<'_> {
-    /// When the message first arrived.
+    /// When the message first arrived. A first arrival behind the present one is of a wrong clock of the box.
     #[inline]
     pub fn first_arrival_ms(&self) -> i64 {
-        self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms)
+        self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms.min(self.arrival_ms))
     }
 
     /// Whether the message is replayed and the reading with this index is not among the replayed ones.

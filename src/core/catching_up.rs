@@ -357,6 +357,20 @@ impl Operator {
         }
     }
 
+    /// Lowers what a device knows of backlogs after the clock of the box was set back: windows that begin behind the watermark of
+    /// the right time have not fired in it. Its backlog has ended before.
+    pub(super) fn lower_backlog(&mut self, slot: Slot, watermark_ms: i64) {
+        let now_ms = watermark_ms.saturating_add(self.settings.current.out_of_orderness_ms).saturating_add(1);
+        let (right_ms, _) = bounds(watermark_ms.saturating_add(1), self.settings.current.window_ms);
+        self.clocks.global.holds_until_ms = NONE_MS;
+        let device = &mut self.devices[slot];
+        device.holds_until_ms = NONE_MS;
+        device.live_ms = device.live_ms.min(now_ms);
+        for series in &mut device.series {
+            series.fired.cut_at(right_ms);
+        }
+    }
+
     /// Turns backlogs on or off, before `next` are the settings. Off: backlogs end, and nothing is known of what fired. On:
     /// all that the watermark has passed counts as fired.
     pub(super) fn change_backlog(&mut self, next: &Settings, slots: &[Slot], out: &mut dyn Collector) {

@@ -216,6 +216,13 @@ impl Clients {
         }
     }
 
+    /// Ends periods that began in a time that was wrong at `now_ms`.
+    pub fn set_back(&mut self, now_ms: i64) {
+        for client in self.clients.iter_mut().flatten() {
+            client.period_ms = client.period_ms.min(now_ms);
+        }
+    }
+
     /// Adds a client that is not there yet.
     pub fn insert(&mut self, client: RememberedClient) -> Slot {
         self.extra += client.extra();

@@ -1,13 +1,14 @@
 //! Clocks of the operator: the time of the journal, the watermark of scope `global`, and when silent devices are looked
 //! at next.
 //!
-//! Time is the arrival time of journal batches, which never goes back. The operator reads no other clock, so that a
-//! replay gives the same results.
+//! Time is the arrival time of journal batches. It goes back only where a batch says that the clock of the box was set back
+//! (`set_back`). The operator reads no other clock, so that a replay gives the same results.
 
 use std::collections::BTreeMap;
 
 use crate::core::device::Slot;
 use crate::core::idle::Deadlines;
+use crate::core::set_back::SetBacks;
 use crate::core::watermark::NONE_MS;
 
 /// All clocks except the watermarks of scope `device`, which are kept in the devices.
@@ -23,6 +24,8 @@ pub(super) struct Clocks {
     pub backlogs: Deadlines,
     /// Newest event time in a window of any device.
     pub newest_ms: i64,
+    /// What is remembered of times when the clock of the box was set back.
+    pub set_backs: SetBacks,
 }
 
 impl Default for Clocks {
@@ -33,6 +36,7 @@ impl Default for Clocks {
             deadlines: Deadlines::default(),
             backlogs: Deadlines::default(),
             newest_ms: NONE_MS,
+            set_backs: SetBacks::default(),
         }
     }
 }

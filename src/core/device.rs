@@ -21,9 +21,11 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
 /// Tag of the added field with the backlog.
-const TAG_BACKLOG: u8 = 4;
+const TAG_BACKLOG: u8 = 9;
 /// Tag of the added field with `holds_until_ms` and `live_ms`.
-const TAG_RETURN: u8 = 5;
+const TAG_RETURN: u8 = 10;
+/// Tag of the added field with [`Device::passed_ms`].
+const TAG_PASSED: u8 = 4;
 
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
@@ -102,6 +104,9 @@ pub(super) struct Device {
     /// Windows that end at or before this time, plus one millisecond, are closed for good, unless the device holds them. A
     /// change of settings sets it: windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
+    /// Windows of the device that end at or before this time, plus one millisecond, may have fired before the clock of the box
+    /// was set back; [`NONE_MS`] where it never was.
+    pub passed_ms: i64,
     /// Rules of earlier settings that still hold for some of its windows.
     pub carried: Option<Box<CarriedRules>>,
     /// Smallest end of the open windows, or [`NEVER_MS`].
@@ -148,6 +153,7 @@ impl Device {
             last_arrival_ms: NONE_MS,
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
+            passed_ms: NONE_MS,
             carried: None,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
@@ -264,6 +270,9 @@ impl Device {
         }
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
+        if self.passed_ms != NONE_MS {
+            put_field(TAG_PASSED, out, |out| put_i64(self.passed_ms, out));
+        }
         put_field(TAG_ODD_COUNTS, out, |out| {
             if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
                 put_u64(*values_absent, out);
@@ -329,6 +338,10 @@ impl Device {
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
+            TAG_PASSED => {
+                self.passed_ms = field.i64()?;
                 Ok(())
             }
             TAG_CARRIED => {

@@ -95,6 +95,14 @@ impl FiredRuns {
         }
     }
 
+    /// Forgets what fired at `end_ms` or later.
+    pub fn cut_at(&mut self, end_ms: i64) {
+        let kept = self.iter().filter(|run| run.start_ms < end_ms);
+        let mut runs: Vec<_> = kept.map(|run| FiredRun { end_ms: run.end_ms.min(end_ms), ..run }).collect();
+        self.newest = runs.pop().unwrap_or_default();
+        self.older = runs;
+    }
+
     /// The runs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = FiredRun> + '_ {
         let newest = (!self.is_empty()).then_some(self.newest);
@@ -250,6 +258,15 @@ mod tests {
         runs.cover_before(10);
         check(&runs, &[(i64::MIN, 10), (20, 25)]);
         assert!(runs.overlap(-5, 0) && !runs.overlap(10, 15));
+    }
+
+    #[test]
+    fn later_runs_are_forgotten() {
+        let mut runs = runs(&[(0, 5), (10, 15), (20, 25)]);
+        runs.cut_at(12);
+        check(&runs, &[(0, 5), (10, 12)]);
+        runs.cut_at(0);
+        check(&runs, &[]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::core::clocks::GlobalScope;
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
 use crate::core::fired_runs::MAX_RUNS;
 use crate::core::operator::Operator;
-use crate::core::output::Collector;
+use crate::core::output::{Collector, WindowResult};
 use crate::core::settings::{Settings, WatermarkScope};
 use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::{Window, is_late};
@@ -350,7 +350,7 @@ impl Operator {
         self.fire_together(due, out);
     }
 
-    fn sort_and_fire(&mut self, due: &mut [DueWindow], out: &mut dyn Collector) {
+    pub(super) fn sort_and_fire(&mut self, due: &mut [DueWindow], out: &mut dyn Collector) {
         let devices = &self.devices;
         due.sort_unstable_by(|a, b| {
             let by_device =
@@ -378,7 +378,14 @@ impl Operator {
             }
         };
         let Some(window) = window else { return };
-        out.window(seq, &window.result(&device.id, &series.metric, window.firings));
+        let mut revision = window.firings;
+        if revision == 0 {
+            let passed_ms = device.passed_ms.max(self.clocks.set_backs.passed_ms);
+            revision = self.clocks.set_backs.first_revision(window.end_ms, passed_ms);
+        }
+        self.clocks.set_backs.highest_revision = self.clocks.set_backs.highest_revision.max(revision);
+        let supersedes = (window.firings > 0).then_some(window.fired_seq);
+        out.window(seq, &WindowResult { supersedes, ..window.result(&device.id, &series.metric, revision) });
         if window.firings == 0 {
             self.totals.windows_first += 1;
             self.totals.windows_backlog += u64::from(window.flags.backlog);
@@ -398,7 +405,7 @@ impl Operator {
             self.totals.windows_corrected += 1;
         }
         window.fired_seq = seq;
-        window.firings = window.firings.saturating_add(1);
+        window.firings = revision.saturating_add(1);
         window.touched = false;
         self.next_seq.window += 1;
         if is_live && !device.to_clean {

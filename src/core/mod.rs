@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, reads a clock, draws random numbers that matter, logs or awaits. Given the same records and
 //! settings the effects are the same, byte for byte.
 
+pub mod carried;
 pub mod group;
 pub mod operator;
 pub mod output;
@@ -27,7 +28,6 @@ mod apply;
 mod assign;
 mod backlog;
 mod batch;
-mod carried;
 mod catching_up;
 mod client;
 mod clocks;
@@ -54,6 +54,7 @@ mod registry;
 mod replay;
 mod retained;
 mod sequences;
+mod set_back;
 mod side_output;
 mod timestamp;
 mod topic;

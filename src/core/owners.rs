@@ -147,6 +147,12 @@ impl Owners {
         }
     }
 
+    /// Counts devices that were created in a time that was wrong as created at `now_ms`.
+    pub fn set_back(&mut self, now_ms: i64) {
+        let recent = self.by_user.values_mut().flat_map(|owned| owned.recent.iter_mut());
+        recent.for_each(|at_ms| *at_ms = (*at_ms).min(now_ms));
+    }
+
     /// Counts a device no more.
     pub fn remove(&mut self, device: &Device) {
         if let Some(prefix) = tenant_prefix(&device.id)

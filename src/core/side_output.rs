@@ -76,6 +76,11 @@ impl Operator {
         self.work.sentence.clear();
         // Writing into a string cannot fail.
         let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("{sentence}"));
+        if matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld)
+            && let Some(fault) = self.clock_fault()
+        {
+            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+        }
         if let Some(replay) = origin.replay {
             let error_seq = is_stored.then_some(self.next_seq.error);
             self.replays.effects.reject(replay, index, reason, &self.work.sentence, error_seq);

@@ -21,6 +21,7 @@ use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::replayed::ReplayedSet;
+use crate::core::set_back::SetBacks;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
 use crate::core::watermark::NONE_MS;
@@ -35,6 +36,8 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
+/// Tag of the added field with the times when the clock of the box was set back.
+const TAG_SET_BACKS: u8 = 4;
 /// Added field of the header: window sizes that were dropped before their time.
 const TAG_SIZES_DROPPED: u8 = 8;
 const GROUP_FORMAT: u8 = 4;
@@ -48,7 +51,7 @@ const GROUP_WITH_RINGS: u8 = 1;
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
 /// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
-const TAG_BACKLOGS: u8 = 4;
+const TAG_BACKLOGS: u8 = 9;
 /// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
 const TAG_ODD_TOTALS: u8 = 3;
 
@@ -179,6 +182,7 @@ impl Operator {
                 put_i64(global.holds_until_ms, out);
             });
         }
+        put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
         }
@@ -212,6 +216,7 @@ impl Operator {
             return Err(DecodeError::Content("unknown format"));
         }
         let mut operator = Self::new(Settings::from_json(reader.bytes()?)?);
+        operator.clocks.set_backs = SetBacks::unknown();
         operator.totals = decode_totals(&mut reader)?;
         operator.next_seq.window = reader.u64()?;
         operator.next_seq.error = reader.u64()?;
@@ -264,6 +269,10 @@ impl Operator {
                 self.totals.backlog_windows_forced = field.u64()?;
                 self.totals.fired_runs_merged = field.u64()?;
                 self.clocks.global.holds_until_ms = field.i64()?;
+                Ok(())
+            }
+            TAG_SET_BACKS => {
+                self.clocks.set_backs = SetBacks::decode(field)?;
                 Ok(())
             }
             TAG_SIZES_DROPPED => {

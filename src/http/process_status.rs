@@ -47,6 +47,23 @@ pub struct MqttStatus {
     pub restored: bool,
 }
 
+/// The clock of the machine, and the time of the journal. Times are Unix milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct ClockStatus {
+    /// How far the newest arrival in the journal is ahead of the clock, in seconds.
+    pub journal_ahead_seconds: f64,
+    /// How long nothing is deleted by age, because the clock jumped forward, in seconds.
+    pub hold_seconds: f64,
+    /// Steps of the clock forward since the start.
+    pub steps_forward: u64,
+    /// Steps of the clock back since the start; a clock that was set back before it counts too.
+    pub steps_back: u64,
+    /// Journal time from which the clock was last set back; `None` if it never was.
+    pub set_back_from: Option<i64>,
+    /// Journal time to which it was set back then.
+    pub set_back_to: Option<i64>,
+}
+
 /// How the last reload of the configuration (SIGHUP) ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReloadStatus {
@@ -86,6 +103,10 @@ pub trait ProcessStatus: Send + Sync {
     fn readiness(&self) -> Vec<HealthCheck>;
     /// Numbers of the MQTT server.
     fn mqtt(&self) -> MqttStatus;
+    /// The clock of the machine.
+    fn clock(&self) -> ClockStatus {
+        ClockStatus::default()
+    }
     /// How the last reload ended.
     fn reload(&self) -> ReloadStatus {
         ReloadStatus::default()

@@ -11,8 +11,11 @@ use super::checksum::{crc32c, crc32c_append};
 use super::{Lsn, RecordIter, Records};
 use crate::defects::{self, Defect};
 
-/// Newest format version of segments and batches.
+/// Format version of segments, and of batches that do not set the clock back.
 pub(super) const FORMAT_VERSION: u16 = 1;
+/// Newest format version of batches. Batches that set the clock back have it, so that a version that does not know them says
+/// that they are of a newer one.
+pub(super) const NEWEST_BATCH_VERSION: u16 = 2;
 /// Bytes of a batch's header.
 pub(super) const HEADER_BYTES: usize = 48;
 /// First bytes of every batch.
@@ -21,6 +24,8 @@ pub(super) const MAGIC: [u8; 4] = *b"WBAT";
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 /// Flag of a hole: the records are lost, and the body is padding.
 const FLAG_HOLE: u16 = 1;
+/// Flag of a batch whose arrival time may lie before that of the batch before it.
+const FLAG_SETS_CLOCK_BACK: u16 = 2;
 
 /// The header of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,9 @@ pub(super) struct BatchHeader {
     /// Whether the records are lost: `weir journal repair` put a hole in their place. The body is padding that nobody
     /// reads.
     pub(super) is_hole: bool,
+    /// Whether the clock had been set back when the batch was written. Only such a batch may have an arrival time before
+    /// that of the batch before it.
+    pub(super) sets_clock_back: bool,
 }
 
 /// Why bytes are not a header.
@@ -68,8 +76,13 @@ impl BatchHeader {
     pub(super) fn encode(&self, seed: u32) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes[6..8].copy_from_slice(&(if self.is_hole { FLAG_HOLE } else { 0 }).to_le_bytes());
+        let (version, set_back) = match self.sets_clock_back {
+            true => (NEWEST_BATCH_VERSION, FLAG_SETS_CLOCK_BACK),
+            false => (FORMAT_VERSION, 0),
+        };
+        let hole = if self.is_hole { FLAG_HOLE } else { 0 };
+        bytes[4..6].copy_from_slice(&version.to_le_bytes());
+        bytes[6..8].copy_from_slice(&(hole | set_back).to_le_bytes());
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.body_bytes.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first.0.to_le_bytes());
@@ -90,15 +103,18 @@ impl BatchHeader {
             return Err(HeaderFault::Checksum);
         }
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
-        }
+        let known_flags = match version {
+            FORMAT_VERSION => FLAG_HOLE,
+            NEWEST_BATCH_VERSION => FLAG_HOLE | FLAG_SETS_CLOCK_BACK,
+            _ => return Err(HeaderFault::Version(version)),
+        };
         let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
-        if flags & !FLAG_HOLE != 0 {
+        if flags & !known_flags != 0 {
             return Err(HeaderFault::Flags);
         }
         Ok(BatchHeader {
             is_hole: flags & FLAG_HOLE != 0,
+            sets_clock_back: flags & FLAG_SETS_CLOCK_BACK != 0,
             first: Lsn(u64_at(bytes, 16)),
             count: u32_at(bytes, 8),
             body_bytes: u32_at(bytes, 12),
@@ -143,6 +159,7 @@ impl Batch {
             synced_below: first,
             body_crc: crc32c(records.body()),
             is_hole: false,
+            sets_clock_back: false,
         };
         Batch { header, bytes }
     }
@@ -174,9 +191,15 @@ impl Batch {
         self.header.count
     }
 
-    /// Time given to the batch when it was written, never less than its predecessor's. Unix milliseconds.
+    /// Time given to the batch when it was written, Unix milliseconds. It is less than its predecessor's only where the batch
+    /// sets the clock back.
     pub fn arrival_ms(&self) -> i64 {
         self.header.arrival_ms
+    }
+
+    /// Whether the clock was found to have been set back when the batch was written.
+    pub fn sets_clock_back(&self) -> bool {
+        self.header.sets_clock_back
     }
 
     /// The log was synced below this position when the batch was written.
@@ -222,12 +245,14 @@ mod tests {
         synced_below: Lsn(7),
         body_crc: 0xE306_9283,
         is_hole: false,
+        sets_clock_back: false,
     };
 
     #[test]
     fn a_header_reads_back() {
         let hole = BatchHeader { is_hole: true, ..HEADER };
-        for header in [HEADER, hole] {
+        let set_back = BatchHeader { sets_clock_back: true, ..HEADER };
+        for header in [HEADER, hole, set_back, BatchHeader { is_hole: true, ..set_back }] {
             assert_eq!(BatchHeader::decode(&header.encode(9), 9), Ok(header));
         }
         assert_eq!((HEADER.readable_bytes(), hole.readable_bytes()), (0x1030, 48));
@@ -243,6 +268,13 @@ mod tests {
         let crc = crc32c_append(9, &expected);
         expected.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(HEADER.encode(9).as_slice(), expected);
+    }
+
+    /// A version that knows only version 1 must say that the batch is of a newer one.
+    #[test]
+    fn a_batch_that_sets_the_clock_back_is_of_version_2() {
+        let bytes = BatchHeader { sets_clock_back: true, ..HEADER }.encode(9);
+        assert_eq!(bytes[4..8], [2, 0, 2, 0]);
     }
 
     #[test]
@@ -262,10 +294,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = HEADER.encode(9);
-        bytes[4] = 2;
+        bytes[4] = 3;
         let crc = crc32c_append(9, &bytes[..CHECKED_BYTES]).to_le_bytes();
         bytes[CHECKED_BYTES..].copy_from_slice(&crc);
-        assert_eq!(BatchHeader::decode(&bytes, 9), Err(HeaderFault::Version(2)));
+        assert_eq!(BatchHeader::decode(&bytes, 9), Err(HeaderFault::Version(3)));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct LogOptions {
     pub min_free_bytes: u64,
     /// Which segments below the released position are kept.
     pub retention: Retention,
+    /// How far the clock may be behind the newest batch, in milliseconds: arrival times then stand still. A clock that is
+    /// further behind was set back, and arrival times follow it.
+    pub clock_tolerance_ms: i64,
 }
 
 /// What the recovery of a log found.

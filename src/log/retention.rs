@@ -22,7 +22,10 @@ pub(super) fn next_to_free(
         // A segment without an arrival time holds no batch.
         Keep::ForAge(max_age_ms) => {
             let is_old = |arrival_ms| now_ms.is_some_and(|now_ms| arrival_ms < now_ms.saturating_sub(max_age_ms));
-            oldest.last_arrival_ms.is_none_or(is_old)
+            // An arrival time in the future is of a wrong clock. The segment is no younger than those behind it.
+            let is_possible = |arrival_ms: &i64| now_ms.is_none_or(|now_ms| *arrival_ms <= now_ms);
+            let mut arrivals_ms = segments.list.iter().filter_map(|segment| segment.last_arrival_ms);
+            oldest.last_arrival_ms.is_none() || arrivals_ms.find(is_possible).is_some_and(is_old)
         }
         Keep::UpToBytes => false,
     };
@@ -69,6 +72,19 @@ mod tests {
         assert_eq!(check(Keep::ForAge(1000), None, 50, 1101), 3);
         assert_eq!(check(Keep::ForAge(1000), None, 50, None), 5, "the clock may be wrong");
         assert_eq!(check(Keep::ForAge(1000), None, 10, 99_999), 4, "age frees nothing that is not released");
+    }
+
+    #[test]
+    fn segments_of_a_wrong_future_are_as_old_as_those_behind_them() {
+        let mut segments = segments(5);
+        for segment in segments.list.iter_mut().take(2) {
+            segment.last_arrival_ms = Some(900_000_000);
+        }
+        let retention = Retention { keep: Keep::ForAge(1000), max_bytes: None };
+        let freed = |now_ms| next_to_free(&segments, Lsn(50), &retention, Some(now_ms));
+        assert_eq!(freed(1_200), None, "the third arrived at 200");
+        assert_eq!(freed(1_201), Some(Lsn(0)));
+        assert_eq!(freed(100), None, "all are in the future");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::batch::{BatchHeader, FORMAT_VERSION, HEADER_BYTES, HeaderFault, MAGIC};
+use super::batch::{BatchHeader, HEADER_BYTES, HeaderFault, MAGIC, NEWEST_BATCH_VERSION};
 use super::checksum::crc32c;
 use super::records::holds_exactly;
 use super::segment::Segment;
@@ -52,7 +52,7 @@ pub(super) struct SegmentScanner {
     offset: u64,
     /// First record of the next batch.
     expected: Lsn,
-    /// Arrival time of the batch before. No later batch may have an earlier one.
+    /// Arrival time of the batch before. Only a batch that sets the clock back may have an earlier one.
     arrival_ms: Option<i64>,
     /// End of the bytes of the file that may be read.
     limit: u64,
@@ -114,7 +114,8 @@ impl SegmentScanner {
             Err(HeaderFault::Checksum) => return Ok(Err(self.unreadable("its header fails the checksum"))),
             Err(HeaderFault::Flags) => return Ok(Err(self.fault("its flags are unknown", FaultKind::Impossible))),
             Err(HeaderFault::Version(version)) => {
-                let kind = if version > FORMAT_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
+                let kind =
+                    if version > NEWEST_BATCH_VERSION { FaultKind::Newer(version) } else { FaultKind::Impossible };
                 return Ok(Err(self.fault("its format version is unknown", kind)));
             }
         };
@@ -128,7 +129,7 @@ impl SegmentScanner {
         if header.count == 0 || header.synced_below > header.first {
             return Err(self.fault("its header contradicts itself", FaultKind::Impossible));
         }
-        if self.arrival_ms.is_some_and(|before| header.arrival_ms < before) {
+        if !header.sets_clock_back && self.arrival_ms.is_some_and(|before| header.arrival_ms < before) {
             return Err(self.fault("its arrival time lies before its predecessor's", FaultKind::Impossible));
         }
         if header.batch_bytes() > self.limit - self.offset {

@@ -109,7 +109,7 @@ pub(super) struct LogWriter {
     clock: Arc<dyn Clock>,
     meters: LogMeters,
     active: ActiveSegment,
-    /// Arrival time of the newest batch. The next one gets no earlier time, whatever the clock says.
+    /// Arrival time of the newest batch.
     arrival_ms: Option<i64>,
     /// One past the last record that was written.
     written: Lsn,
@@ -298,11 +298,7 @@ impl LogWriter {
 
     /// Makes the batch's header and writes it into the space in front of the records.
     fn seal(&mut self, pending: &mut PendingBatch) -> BatchHeader {
-        let now_ms = self.clock.now_ms();
-        let arrival_ms = self
-            .arrival_ms
-            .filter(|_| !defects::is(Defect::ArrivalGoesBack))
-            .map_or(now_ms, |before| before.max(now_ms));
+        let (arrival_ms, sets_clock_back) = self.next_arrival();
         self.arrival_ms = Some(arrival_ms);
         let (space, body) = pending.buffer.split_at_mut(HEADER_BYTES);
         let header = BatchHeader {
@@ -313,9 +309,25 @@ impl LogWriter {
             synced_below: self.synced,
             body_crc: crc32c(body),
             is_hole: false,
+            sets_clock_back,
         };
         space.copy_from_slice(&header.encode(self.active.seed));
         header
+    }
+
+    /// Arrival time of the next batch, and whether it goes back. It goes back where the clock is behind the newest batch by
+    /// more than the tolerance; else it stands still until the clock has come there.
+    fn next_arrival(&self) -> (i64, bool) {
+        let now_ms = self.clock.now_ms();
+        let Some(before_ms) = self.arrival_ms.filter(|_| !defects::is(Defect::ArrivalGoesBack)) else {
+            return (now_ms, false);
+        };
+        let is_set_back = before_ms.saturating_sub(now_ms) > self.shared.options.clock_tolerance_ms;
+        if is_set_back && !defects::is(Defect::ArrivalNeverGoesBack) {
+            (now_ms, true)
+        } else {
+            (before_ms.max(now_ms), false)
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {

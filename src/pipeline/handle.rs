@@ -83,6 +83,8 @@ pub struct PipelineStatus {
     pub position: u64,
     /// Arrival time of the last batch, Unix milliseconds.
     pub arrival_ms: Option<i64>,
+    /// Journal times from which and to which the clock was last set back.
+    pub set_back: Option<(i64, i64)>,
     /// Counts since the journal began.
     pub totals: Totals,
     /// Sizes of the state.

@@ -263,6 +263,9 @@ impl Runner {
             self.checkpointer.hasten();
         }
         let skip = (self.position - batch.first().0) as usize;
+        if skip == 0 && batch.sets_clock_back() {
+            self.operator.set_clock_back(batch.arrival_ms(), &mut self.outputs);
+        }
         let records = batch.records().skip(skip);
         self.operator
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
@@ -355,6 +358,7 @@ impl Runner {
         self.pipeline.update(|status| {
             status.position = position;
             status.arrival_ms = arrival_ms;
+            status.set_back = operator.last_set_back();
             status.totals.clone_from(operator.totals());
             status.sizes = operator.sizes();
             status.replay_mismatches = mismatches;

@@ -248,6 +248,7 @@ mod tests {
             sync: SyncPolicy::EveryCommit,
             min_free_bytes: 0,
             retention: Retention::default(),
+            clock_tolerance_ms: 60_000,
         };
         Log::open_inline(Arc::new(disk.clone()), Arc::new(SystemClock), options, Lsn(0), Lsn(0)).unwrap().0
     }

@@ -21,6 +21,7 @@ fn log(name: &'static str) -> Log {
         sync: SyncPolicy::OnRequest,
         min_free_bytes: 0,
         retention: Retention::default(),
+        clock_tolerance_ms: 60_000,
     };
     Log::open(Arc::new(SimDisk::new()), Arc::new(SystemClock), options, Lsn(0)).unwrap().0
 }

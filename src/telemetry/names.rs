@@ -39,8 +39,9 @@ metrics! {
     STALLS Counter "weir_process_stalls_total" "Times that the process stood still for more than a second: it was stopped, its machine was paused, or its threads were not scheduled.";
     STALL_SECONDS Counter "weir_process_stall_seconds_total" "Time that the process stood still.";
     CLOCK_JUMPS Counter "weir_clock_jumps_total" "Times that the wall clock was found more than an hour ahead of where it should be, at a start or later.";
+    CLOCK_STEPS Counter "weir_clock_steps_total" "Steps of the wall clock of more than a second, and starts that found it behind the journal by more than node.clock_tolerance; label direction (forward, back).";
     CLOCK_HOLD_SECONDS Gauge "weir_clock_hold_seconds" "How long nothing is deleted by age from now on, because the wall clock jumped forward.";
-    CLOCK_JOURNAL_AHEAD_SECONDS Gauge "weir_clock_journal_ahead_seconds" "How far the newest arrival time of the journal is ahead of the wall clock: the time in the journal stands still so long.";
+    CLOCK_JOURNAL_AHEAD_SECONDS Gauge "weir_clock_journal_ahead_seconds" "How far the newest arrival time of the journal is ahead of the wall clock: up to node.clock_tolerance the time in the journal stands still so long.";
 
     MQTT_CONNECTIONS Gauge "weir_mqtt_connections" "Open MQTT connections.";
     MQTT_CONNECTIONS_OPENED Counter "weir_mqtt_connections_opened_total" "MQTT connections accepted; label version (3.1.1, 5.0).";

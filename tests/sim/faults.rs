@@ -10,6 +10,11 @@ use super::plan::DATA_DIR;
 use super::process::{BootError, SimProcess};
 use super::world::World;
 
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Eleven years.
+const YEARS_MS: i64 = 4_018 * DAY_MS;
+
 /// Starts in a row that may be cut short.
 const MAX_CUT_STARTS: u64 = 6;
 /// Starts in a row at most, for whatever reasons.
@@ -87,8 +92,10 @@ impl World {
 
     fn jump_clock(&mut self) {
         self.figures.clock_jumps += 1;
-        // Never so far back that a device with a right clock is minutes ahead of the arrival.
+        // Never so far back that a device with a right clock is minutes ahead of the arrival, unless that is what is tried.
+        let lies = [-YEARS_MS, -DAY_MS, -HOUR_MS, 0, HOUR_MS, DAY_MS, YEARS_MS];
         let offset_ms = match self.random.below(6) {
+            _ if self.plan.clock_lies && !self.random.one_in(4) => *self.random.pick(&lies),
             0 => 0,
             1 => self.random.range(-200_000, 0),
             2 => self.random.range(0, 7_200_000),

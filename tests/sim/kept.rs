@@ -156,6 +156,7 @@ fn boot(disk: &SimDisk, clock: &Arc<SimClock>) -> Result<KeptLife, String> {
         sync: SyncPolicy::EveryCommit,
         min_free_bytes: 0,
         retention: Retention { keep: Keep::Released, max_bytes: None },
+        clock_tolerance_ms: 60_000,
     };
     let opened = Log::open_inline(Arc::new(SimDisk::new()), clock.clone(), journal, Lsn(0), Lsn(0));
     let (journal, _) = opened.map_err(|error| error.to_string())?;

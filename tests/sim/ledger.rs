@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::core::output::ErrorEntry;
 use weir::core::reason::Reason;
+use weir::core::settings::{Settings, WatermarkScope};
 
 use super::device::{Expect, SimReading};
 
@@ -29,6 +30,8 @@ pub struct SimLedger {
     pub messages: Vec<SimMessage>,
     by_payload: BTreeMap<(String, Vec<u8>), MessageId>,
     pub acknowledged: usize,
+    /// The first message that was sent after the clock of the box was set right for good.
+    pub right_from: Option<MessageId>,
 }
 
 /// The aggregates of one window that the model compares, first and last by event time.
@@ -161,6 +164,33 @@ impl SimLedger {
             }
         }
         Ok(expected)
+    }
+}
+
+impl SimLedger {
+    /// Judges the rejections of what was sent after the clock of the box was set right: no right reading is rejected by its time,
+    /// and none is late because of the wrong time.
+    pub fn judge_right(&self, rejections: &ExpectedRejections, settings: &Settings) -> Result<(), String> {
+        let Some(right_from) = self.right_from else { return Ok(()) };
+        let is_global = settings.watermark == WatermarkScope::Global;
+        let furthest = Furthest::of(self, is_global);
+        for ((id, index), reasons) in rejections.range((right_from, 0)..) {
+            let Some(reading) = self.messages[*id].readings.get(*index as usize) else { continue };
+            if reading.expect != Expect::Window {
+                continue;
+            }
+            let may_be_late = match reading.time_ms {
+                // Its time is that of the arrival.
+                None => is_global,
+                Some(_) => furthest.justifies_late(reading, settings.window_ms, settings.allowed_lateness_ms),
+            };
+            if reasons.iter().any(|reason| *reason != Reason::Late || !may_be_late) {
+                return Err(format!(
+                    "reading {index} of message {id} is rejected as {reasons:?}, and the clock was right"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,10 @@ use weir::core::settings::Settings;
 use weir::log::{Log, Lsn};
 
 use super::ledger::{ExpectedRejections, MessageId, SimLedger};
+use super::plan::CLOCK_TOLERANCE_MS;
+
+/// Newest results by device, metric and start of their window.
+pub type NewestWindows<'a> = BTreeMap<(String, String, i64), Vec<WindowResult<'a>>>;
 
 /// Stored forms of windows and errors, by sequence number.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,18 +44,23 @@ impl Outputs {
         Ok(Self { windows: read(windows)?, errors: read(errors)? })
     }
 
-    /// Newest revision of each window, by device, metric and start. A key and revision must be there once, and
-    /// revisions must follow one another.
-    pub fn newest(&self) -> Result<BTreeMap<(String, String, i64), WindowResult<'_>>, String> {
-        let mut newest: BTreeMap<_, WindowResult<'_>> = BTreeMap::new();
+    /// Newest results of each window, by device, metric and start: normally one. A window whose time was set back with the clock
+    /// may come again, and then has another one. A key and revision must be there once, and revisions must follow one another.
+    pub fn newest(&self) -> Result<NewestWindows<'_>, String> {
+        let mut newest = NewestWindows::new();
         for (seq, bytes) in self.windows.iter().enumerate() {
             let window = WindowResult::decode(bytes).map_err(|error| format!("window {seq}: {error}"))?;
             let key = (window.device_id.to_owned(), window.metric.to_owned(), window.window_start_ms);
-            let due = newest.get(&key).map_or(0, |before| before.revision + 1);
-            if window.revision != due {
-                return Err(format!("window {seq} of {key:?} has revision {} where {due} is due", window.revision));
+            let revision = window.revision;
+            let wrong = |due: u32| format!("window {seq} of {key:?} has revision {revision} where {due} is due");
+            let known = newest.entry(key.clone()).or_default();
+            match (known.last_mut(), window.supersedes) {
+                (Some(last), Some(_)) if revision != last.revision + 1 => return Err(wrong(last.revision + 1)),
+                (Some(last), Some(_)) => *last = window,
+                (None, Some(_)) => return Err(wrong(0)),
+                (Some(last), None) if revision <= last.revision => return Err(wrong(last.revision + 1)),
+                (_, None) => known.push(window),
             }
-            newest.insert(key, window);
         }
         Ok(newest)
     }
@@ -111,10 +120,14 @@ pub fn replay(journal: &Log, settings: &Settings, ledger: &SimLedger) -> Result<
     let mut reader = journal.reader(Lsn(0));
     let mut arrival_ms = i64::MIN;
     while let Some(batch) = reader.next_batch().map_err(|error| error.to_string())? {
-        if batch.arrival_ms() < arrival_ms {
-            return Err(format!("arrival time went back at journal record {}", batch.first()));
+        let back_ms = arrival_ms.saturating_sub(batch.arrival_ms());
+        if back_ms > 0 && !batch.sets_clock_back() || batch.sets_clock_back() && back_ms <= CLOCK_TOLERANCE_MS {
+            return Err(format!("arrival time went back by {back_ms} ms at journal record {}", batch.first()));
         }
         arrival_ms = batch.arrival_ms();
+        if batch.sets_clock_back() {
+            operator.set_clock_back(arrival_ms, &mut outputs);
+        }
         let mut decoder = RecordDecoder::default();
         for bytes in batch.records() {
             if let Record::Publish(publish, _) = decoder.decode(bytes).map_err(|error| error.to_string())? {

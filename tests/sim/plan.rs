@@ -16,6 +16,8 @@ pub const DATA_DIR: &str = "data";
 
 /// Time for which nothing is deleted by age after a jump of the clock: longer than any simulation.
 pub const CLOCK_JUMP_HOLD: Duration = Duration::from_secs(24 * 3_600);
+/// How far the clock may be behind the journal before journal time is set back: the default of `node.clock_tolerance`.
+pub const CLOCK_TOLERANCE_MS: i64 = 60_000;
 /// Age at which results are deleted, where it deletes any: no simulation lasts so long, so only a jump of the clock reaches it.
 /// A clock that is less than an hour ahead has not jumped; the rest is for what such a clock does.
 const RESULTS_AGE_MS: i64 = 110 * 60_000;
@@ -48,6 +50,8 @@ pub struct SimPlan {
     pub checkpoint_interval: Duration,
     pub savepoints: SavepointPolicy,
     pub rates: FaultRates,
+    /// The clock of the box is wrong by hours, days and years at times.
+    pub clock_lies: bool,
     /// Duration of a sync.
     pub sync_ms: u64,
     pub clients: usize,
@@ -80,6 +84,7 @@ impl SimPlan {
             checkpoint_interval: Duration::from_millis(*random.pick(&[0, 200, 1_000, 5_000, 20_000])),
             savepoints,
             rates: FaultRates::new(random),
+            clock_lies: random.one_in(4),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),
@@ -100,6 +105,7 @@ impl SimPlan {
             sync: if is_journal { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
             min_free_bytes: if is_journal { self.min_free_bytes } else { self.min_free_bytes / 2 },
             retention: Retention { keep: if is_journal { self.keep } else { self.keep_results }, max_bytes: None },
+            clock_tolerance_ms: CLOCK_TOLERANCE_MS,
         }
     }
 }

@@ -22,7 +22,7 @@ use weir::state::open::StoreOptions;
 use weir::state::recovery::{self, Fallback, RecoveryError, RecoveryOptions};
 
 use super::clock::SimClock;
-use super::plan::{CLOCK_JUMP_HOLD, DATA_DIR, SimPlan};
+use super::plan::{CLOCK_JUMP_HOLD, CLOCK_TOLERANCE_MS, DATA_DIR, SimPlan};
 use super::store::SimStore;
 use super::wire::Wire;
 
@@ -133,9 +133,16 @@ impl SimProcess {
         Ok((process, recovered.fallback))
     }
 
-    /// Looks at the clock, as `weir run` does every second.
+    /// Looks at the clock, as `weir run` does every second, and lets the journal follow a clock that was set back.
     pub fn look_at_clock(&self) {
         self.guard.look();
+        let ahead_ms = newest_arrival_ms(&self.logs[0]).unwrap_or(i64::MIN).saturating_sub(self.guard.now_ms());
+        if ahead_ms > CLOCK_TOLERANCE_MS {
+            let mut tick = Records::default();
+            tick.push_with(record::encode_tick);
+            // On a full disk the next look tries again.
+            let _ = self.logs[0].append(&tick, None);
+        }
     }
 
     /// Whether connections are accepted. First the journal records that weir did not listen until this moment.

@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use weir::clock::Clock;
 use weir::disk::sim::SimDisk;
 
 use super::check::check;
@@ -15,6 +14,8 @@ use super::process::SimProcess;
 use super::trace::Trace;
 use weir::random::Random;
 
+/// Rounds in which devices send after the clock was set right for good.
+const RIGHT_ROUNDS: u64 = 60;
 /// Most rounds until everything is processed once faults have ended.
 const SETTLE_ROUNDS: u64 = 4_000;
 
@@ -83,8 +84,6 @@ pub struct World {
     pub(super) dying: Option<u64>,
     /// Whether faults have ended.
     pub(super) settling: bool,
-    /// Largest wall clock that weir saw.
-    pub(super) latest_wall_ms: i64,
     /// Journal position that was durable when the process went.
     pub(super) durable_at_end: u64,
     syncs_seen: u64,
@@ -137,7 +136,6 @@ impl World {
             figures: SimFigures::default(),
             dying: None,
             settling: false,
-            latest_wall_ms: i64::MIN,
             durable_at_end: 0,
             syncs_seen: 0,
         }
@@ -182,7 +180,6 @@ impl World {
     fn after_action(&mut self) -> Result<(), String> {
         let syncs = self.disk.syncs();
         self.clock.advance((syncs - std::mem::replace(&mut self.syncs_seen, syncs)) * self.plan.sync_ms);
-        self.latest_wall_ms = self.latest_wall_ms.max(self.clock.now_ms());
         if self.disk.is_cut() {
             return self.power_goes();
         }
@@ -317,7 +314,7 @@ impl World {
         if !process.catch_up() {
             return Ok(false);
         }
-        let checked = check(process, &self.plan.settings, &self.ledger, at_end);
+        let checked = check(process, &self.plan, &self.ledger, at_end);
         if self.disk.is_cut() {
             return Ok(false);
         }
@@ -337,9 +334,12 @@ impl World {
         self.disk.set_capacity(None);
         self.disk.cut_power_at(None);
         self.disk.fail_nothing();
-        // A clock that was set right; journal time stands still until it has passed what it showed before.
-        let behind_ms = (self.latest_wall_ms - self.clock.true_ms()).max(0);
-        self.clock.set_wall_offset_ms(behind_ms);
+        // The clock is set right, and devices go on for a while.
+        self.clock.set_wall_offset_ms(0);
+        self.ledger.right_from = Some(self.ledger.messages.len());
+        for _ in 0..RIGHT_ROUNDS {
+            self.settle_round()?;
+        }
         self.clients.iter_mut().for_each(SimClient::stop);
         for _ in 0..SETTLE_ROUNDS {
             if self.settle_round()? {
@@ -357,6 +357,7 @@ impl World {
             self.work_of_client(index)?;
         }
         let Some(process) = &mut self.process else { return Err("weir is not there".into()) };
+        process.look_at_clock();
         for index in (0..process.connections()).rev() {
             let wire = process.wire(index).clone();
             let (up, down) = wire.in_flight();

@@ -13,10 +13,11 @@ use weir::config::{CheckReport, Config, ReadConfig};
 use weir::disk::{Disk as _, RealDisk};
 
 use crate::app::addresses::BoundAddresses;
+use crate::app::recorded_settings;
 use crate::app::storage::DATA_DIRECTORIES;
 
 /// Files of weir in the data directory, beside the directories.
-const DATA_FILES: [&str; 2] = ["lock", "addresses.json"];
+const DATA_FILES: [&str; 3] = ["lock", "addresses.json", recorded_settings::FILE_NAME];
 
 /// Checks data directory and listeners, where the configuration says which.
 pub fn check(read: &ReadConfig, report: &mut CheckReport) {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use weir::config::{CheckReport, ReadConfig, environment};
 
+use crate::app::recorded_settings;
 use crate::cli::CheckArguments;
 use crate::exit;
 use service_user::ServiceUser;
@@ -23,16 +24,19 @@ pub use files::file_faults;
 /// The user as whom to check is unknown, or this process may not check as this user.
 pub fn run(arguments: &CheckArguments, config: &ReadConfig, path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let name = config_name(path);
-    let report = match ServiceUser::of_check(arguments.user.as_deref(), config)? {
+    let (report, changes) = match ServiceUser::of_check(arguments.user.as_deref(), config)? {
         Some(user) => {
             eprintln!("{name}: checked as {user}");
             // The configuration is read again: it is one of the files that the user needs.
-            user.run(|| check(&ReadConfig::load(path, environment()), &name))?
+            user.run(|| check_all(&ReadConfig::load(path, environment()), &name))?
         }
-        None => check(config, &name),
+        None => check_all(config, &name),
     };
     for warning in &report.warnings {
         eprintln!("{name}: warning: {warning}");
+    }
+    for change in changes {
+        eprintln!("{name}: changes with the next start: {change}");
     }
     for fault in &report.faults {
         eprintln!("{fault}");
@@ -55,6 +59,12 @@ pub fn refuse(config: &ReadConfig, path: Option<&Path>) -> ExitCode {
         eprintln!("{fault}");
     }
     ExitCode::from(exit::CONFIG)
+}
+
+/// The report, and the changes of settings that results depend on, against the last start with this data directory.
+fn check_all(config: &ReadConfig, name: &str) -> (CheckReport, Vec<String>) {
+    let known = config.config().filter(|_| !config.has_faults());
+    (check(config, name), known.map(recorded_settings::changes).unwrap_or_default())
 }
 
 fn check(config: &ReadConfig, name: &str) -> CheckReport {

@@ -23,6 +23,9 @@ struct RecordLine<'a> {
     batch: u64,
     /// Unix milliseconds.
     arrival_time: i64,
+    /// Whether the clock was found to have been set back when the batch was written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    clock_set_back: bool,
     #[serde(flatten)]
     content: RecordContent<'a>,
 }
@@ -135,7 +138,14 @@ pub fn dump(directory: &Path, from: u64, limit: Option<u64>, out: &mut impl Writ
             }
             left -= 1;
             let content = RecordContent::of(&record);
-            write_line(&RecordLine { lsn, batch: first, arrival_time: batch.arrival_ms(), content }, out)?;
+            let line = RecordLine {
+                lsn,
+                batch: first,
+                arrival_time: batch.arrival_ms(),
+                clock_set_back: batch.sets_clock_back(),
+                content,
+            };
+            write_line(&line, out)?;
         }
     }
     Ok(())
@@ -240,7 +250,8 @@ mod tests {
             };
             let content = RecordContent::of(&Record::Publish(publish, false));
             let mut out = Vec::new();
-            write_line(&RecordLine { lsn: 5, batch: 4, arrival_time: -1, content }, &mut out).expect("a line");
+            write_line(&RecordLine { lsn: 5, batch: 4, arrival_time: -1, clock_set_back: false, content }, &mut out)
+                .expect("a line");
             String::from_utf8(out).expect("UTF-8")
         };
         assert_eq!(

@@ -14,6 +14,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Time for which nothing is deleted by age after the wall clock jumped forward.
     pub clock_jump_hold_ms: u64,
+    /// How far the clock may be behind the newest arrival in the journal before journal time is set back.
+    pub clock_tolerance_ms: i64,
 }
 
 /// weir's own log.
@@ -27,7 +29,12 @@ pub struct LogConfig {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: String::new(), data_dir: PathBuf::from("data"), clock_jump_hold_ms: 86_400_000 }
+        Self {
+            name: String::new(),
+            data_dir: PathBuf::from("data"),
+            clock_jump_hold_ms: 86_400_000,
+            clock_tolerance_ms: 60_000,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod reconfigure_rules_0;
 mod replays;
 mod retained;
 mod sequences;
+mod set_back;
 mod snapshots;
 mod state;
 mod tenants;
@@ -201,6 +202,12 @@ impl OperatorHarness {
         self.lsn += inputs.len() as u64;
         assert_eq!(self.operator.totals().unaccounted(), 0);
         std::mem::take(&mut self.effects.0)
+    }
+
+    /// Applies one batch that sets the clock back; returns its effects.
+    fn apply_set_back(&mut self, arrival_ms: i64, inputs: &[Input]) -> Vec<Effect> {
+        self.operator.set_clock_back(arrival_ms, &mut self.effects);
+        self.apply(arrival_ms, inputs)
     }
 
     /// The replay of an error.

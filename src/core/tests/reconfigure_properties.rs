@@ -10,7 +10,7 @@ use crate::core::settings::{Settings, WatermarkScope};
 
 /// One step of a history.
 #[derive(Debug, Clone)]
-enum Step {
+enum SettingsStep {
     /// A message of one device with readings, each of a metric at a time relative to the device's clock.
     Readings { device: usize, readings: Vec<(usize, i64)> },
     /// Time passes.
@@ -42,15 +42,15 @@ fn changed() -> impl Strategy<Value = Settings> {
         )
 }
 
-fn steps(times: impl Strategy<Value = i64> + Clone + 'static) -> impl Strategy<Value = Vec<Step>> {
+fn steps(times: impl Strategy<Value = i64> + Clone + 'static) -> impl Strategy<Value = Vec<SettingsStep>> {
     let readings = (0usize..3, prop::collection::vec((0usize..2, times), 1..4))
-        .prop_map(|(device, readings)| Step::Readings { device, readings });
+        .prop_map(|(device, readings)| SettingsStep::Readings { device, readings });
     let step = prop_oneof![
         10 => readings,
-        4 => (0i64..4_000).prop_map(Step::Wait),
-        1 => (0i64..90_000).prop_map(Step::Wait),
-        2 => changed().prop_map(|settings| Step::Change(Box::new(settings))),
-        1 => Just(Step::Restart),
+        4 => (0i64..4_000).prop_map(SettingsStep::Wait),
+        1 => (0i64..90_000).prop_map(SettingsStep::Wait),
+        2 => changed().prop_map(|settings| SettingsStep::Change(Box::new(settings))),
+        1 => Just(SettingsStep::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -67,22 +67,22 @@ struct CountedHistory {
 impl CountedHistory {
     /// Runs two operators through a history: one never stops, the other is restored from a checkpoint at each start. They
     /// have the same effects.
-    fn run(steps: &[Step]) -> Self {
+    fn run(steps: &[SettingsStep]) -> Self {
         let mut history = Self::default();
         let (mut steady, mut restarted) =
             (OperatorHarness::new(Settings::default()), OperatorHarness::new(Settings::default()));
         let (mut store, mut now_ms) = (SnapshotStore::default(), T0);
         for step in steps {
             let inputs = match step {
-                Step::Readings { device, readings } => vec![history.publish(*device, readings, now_ms)],
-                Step::Wait(wait_ms) => {
+                SettingsStep::Readings { device, readings } => vec![history.publish(*device, readings, now_ms)],
+                SettingsStep::Wait(wait_ms) => {
                     now_ms += wait_ms;
                     vec![Input::Tick]
                 }
-                Step::Change(settings) => vec![Input::Resumed, Input::Settings(settings.clone())],
-                Step::Restart => vec![Input::Resumed],
+                SettingsStep::Change(settings) => vec![Input::Resumed, Input::Settings(settings.clone())],
+                SettingsStep::Restart => vec![Input::Resumed],
             };
-            if matches!(step, Step::Change(_) | Step::Restart) {
+            if matches!(step, SettingsStep::Change(_) | SettingsStep::Restart) {
                 store.take(&mut restarted.operator);
                 restarted.operator = store.restore();
             }

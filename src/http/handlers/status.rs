@@ -12,7 +12,9 @@ use crate::core::reason::Reason;
 use crate::http::limits::MAX_STREAMS;
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
-use crate::http::process_status::{HealthCheck, MqttStatus, PendingDiskCall, RecoveryStatus, ReloadStatus};
+use crate::http::process_status::{
+    ClockStatus, HealthCheck, MqttStatus, PendingDiskCall, RecoveryStatus, ReloadStatus,
+};
 use crate::http::rates::IngestRates;
 use crate::http::state::{ApiShared, ApiState};
 use crate::log::Log;
@@ -32,6 +34,7 @@ pub(in crate::http) struct StatusReport {
     windows: WindowsStatus,
     event_time: EventTimeStatus,
     backlog: BacklogStatus,
+    clock: ClockStatus,
     recovery: Option<RecoveryStatus>,
     checkpoint: CheckpointStatus,
     mqtt: MqttStatus,
@@ -152,6 +155,7 @@ fn overview(state: &ApiShared) -> StatusReport {
             lowest_watermark: status.lowest_watermark_ms,
             watermark_lag_ms: status.lowest_watermark_ms.map(|ms| state.resources.clock.now_ms().saturating_sub(ms)),
         },
+        clock: process.clock(),
         recovery: process.recovered(),
         disk: DiskStatus {
             available_bytes: process.disk_available_bytes(),

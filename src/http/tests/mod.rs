@@ -145,6 +145,7 @@ fn open_log(dir: &std::path::Path, name: &'static str) -> Log {
         sync: if name == "journal" { SyncPolicy::EveryCommit } else { SyncPolicy::OnRequest },
         min_free_bytes: 0,
         retention: Retention::default(),
+        clock_tolerance_ms: 60_000,
     };
     Log::open(Arc::new(RealDisk), Arc::new(FrozenClock), options, Lsn(0)).expect("a fresh log").0
 }

@@ -161,13 +161,11 @@ fn next_sound(
 ) -> io::Result<Option<(u64, BatchHeader)>> {
     let mut from = place.offset + HEADER_BYTES as u64;
     loop {
-        let found = scanner.find(from, |_, header| {
-            header.first > place.first
-                && until.is_none_or(|until| header.end() <= until)
-                && place.arrival_ms.is_none_or(|before| header.arrival_ms >= before)
-        })?;
+        let found = scanner
+            .find(from, |_, header| header.first > place.first && until.is_none_or(|until| header.end() <= until))?;
         let Some((offset, header)) = found else { break };
-        scanner.jump((header.first, offset), place.arrival_ms);
+        // A lost batch may have set the clock back.
+        scanner.jump((header.first, offset), None);
         if let Ok(Some(header)) = scanner.header()?
             && scanner.check_body(&header)?.is_ok()
         {
@@ -198,8 +196,10 @@ impl Layout {
         what: &'static str,
         arrival_ms: Option<i64>,
     ) {
-        let arrival_ms = arrival_ms.filter(|at| begin.arrival_ms.is_none_or(|before| *at >= before));
         let arrival_ms = arrival_ms.or(begin.arrival_ms).or(before_ms).unwrap_or(0);
+        // A lost batch may have set the clock back.
+        let arrival_ms = before_ms.map_or(arrival_ms, |before_ms| arrival_ms.min(before_ms));
+        let goes_back = begin.arrival_ms.is_some_and(|before| arrival_ms < before);
         self.gaps.push(Gap { begin, end_offset, end, before_ms, what, may_be_more: false });
         self.arrival_ms = Some(arrival_ms);
         let (mut offset, mut first) = (begin.offset, begin.first);
@@ -219,6 +219,7 @@ impl Layout {
                 synced_below: first,
                 body_crc: 0,
                 is_hole: true,
+                sets_clock_back: goes_back,
             };
             self.holes.push((offset, header));
             (offset, first) = (offset + bytes, header.end());

@@ -226,7 +226,7 @@ fn a_log_can_begin_where_its_reader_stands() {
 }
 
 #[test]
-fn arrival_time_never_goes_back() {
+fn arrival_time_stands_still_within_the_tolerance() {
     let disk = SimDisk::new();
     let mut last = i64::MIN;
     for (start, now_ms) in [1000, 400, 2000, -7].into_iter().enumerate() {
@@ -242,4 +242,42 @@ fn arrival_time_never_goes_back() {
         last = log.segments().last().unwrap().last_arrival_ms.unwrap();
         assert_eq!(last, if start < 2 { 1000 } else { 2000 });
     }
+}
+
+/// Appends a record at each time of the clock, with a new start before each where `restart` says so.
+fn arrivals(times_ms: &[i64], restart: bool) -> Vec<(i64, bool)> {
+    let (disk, clock) = (SimDisk::new(), TestClock::at(0));
+    let open = || Log::open(Arc::new(disk.clone()), clock.clone(), options(), Lsn(0)).unwrap().0;
+    let mut log = open();
+    for (start, &now_ms) in (0..).zip(times_ms) {
+        if restart {
+            log.close().unwrap();
+            log = open();
+        }
+        clock.set(now_ms);
+        append(&log, start..start + 1);
+        log.sync().unwrap();
+    }
+    log.close().unwrap();
+    let report = verify_dir(&disk, &options().dir).unwrap();
+    assert!(report.problems.is_empty(), "{report:?}");
+    let batches = DirectoryReader::open(Arc::new(disk), &options().dir).unwrap();
+    batches.map(|batch| batch.map(|batch| (batch.arrival_ms(), batch.sets_clock_back())).unwrap()).collect()
+}
+
+#[test]
+fn arrival_time_follows_a_clock_that_was_set_back_by_more_than_the_tolerance() {
+    let times_ms = [100_000, 40_000, 39_999, 50_000, 49_000, -20_000, 9_000_000, 8_000_000];
+    let expected = [
+        (100_000, false),
+        (100_000, false),
+        (39_999, true),
+        (50_000, false),
+        (50_000, false),
+        (-20_000, true),
+        (9_000_000, false),
+        (8_000_000, true),
+    ];
+    assert_eq!(arrivals(&times_ms, false), expected);
+    assert_eq!(arrivals(&times_ms, true), expected);
 }

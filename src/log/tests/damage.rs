@@ -120,6 +120,7 @@ fn a_batch_inside_a_torn_payload_proves_nothing() {
         synced_below: Lsn(80),
         body_crc: 0,
         is_hole: false,
+        sets_clock_back: false,
     };
     let mut records = Records::default();
     records.push(&forged.encode(0));

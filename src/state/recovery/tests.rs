@@ -37,6 +37,7 @@ impl RecoveryBench {
             sync: SyncPolicy::EveryCommit,
             min_free_bytes: 0,
             retention: Retention { keep: Keep::Released, max_bytes: None },
+            clock_tolerance_ms: 60_000,
         };
         let clock = Arc::new(SystemClock);
         let (log, _) = Log::open_at(Arc::new(disk.clone()), clock, options, Lsn(first), Lsn(first)).unwrap();

@@ -102,10 +102,11 @@ fn check(restart: bool) {
     fleet.assert_counted(&weir);
     weir.terminate();
     let arrivals = arrivals(&weir);
-    let back = arrivals.windows(2).find(|pair| pair[1] < pair[0]);
-    assert_eq!(back, None, "the journal's time went back");
-    let (first, last) = (arrivals[0], arrivals[arrivals.len() - 1]);
-    assert!(last - first > TEN_YEARS_MS / 2, "the clock did not jump: {first} to {last}");
+    let set_back = arrivals.windows(2).filter(|pair| pair[1] < pair[0]);
+    assert!(set_back.clone().all(|pair| pair[0] - pair[1] > 60_000), "arrival times stand still within the tolerance");
+    assert!(set_back.count() >= 4, "{arrivals:?}");
+    let (first, last) = (arrivals.iter().min(), arrivals.iter().max());
+    assert!(last.zip(first).is_some_and(|(last, first)| last - first > TEN_YEARS_MS), "{first:?} to {last:?}");
 }
 
 #[test]
@@ -187,6 +188,6 @@ fn a_clock_a_year_ahead_deletes_no_results() {
     wait_for("the clock is back", || weir.output().contains("the clock is back from its jump").then_some(()));
     wait_checkpoints(&weir);
     assert_eq!(windows_log(&weir, "first"), 0, "nothing was lost");
-    wait_unready(&weir, "behind the newest record of the journal");
-    assert!(weir.metric("weir_clock_journal_ahead_seconds") > 300.0 * 86_400.0);
+    wait_for("journal time follows", || (weir.metric("weir_clock_journal_ahead_seconds") < 60.0).then_some(()));
+    wait_for("weir is ready", || (weir.get("/readyz").status == 200).then_some(()));
 }

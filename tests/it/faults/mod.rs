@@ -1,5 +1,6 @@
 //! Crashes, failing disks, damaged stores and clocks that jump.
 
+mod box_clock;
 mod clock;
 mod disk;
 mod durability;

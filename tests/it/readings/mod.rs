@@ -8,6 +8,7 @@ mod reasons;
 mod redelivery;
 mod retained;
 mod sequences;
+mod settings;
 mod times;
 mod unmatched;
 mod windows;

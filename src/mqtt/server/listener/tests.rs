@@ -572,6 +572,7 @@ async fn on_the_real_log_acknowledgements_follow_the_sync() {
         sync: SyncPolicy::EveryCommit,
         min_free_bytes: 0,
         retention: Retention::default(),
+        clock_tolerance_ms: 60_000,
     };
     let (log, _) = Log::open(Arc::new(disk), Arc::new(SystemClock), options, Lsn(0)).unwrap();
     let config = MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..MqttConfig::default() };

@@ -22,6 +22,7 @@ pub fn options() -> LogOptions {
         sync: SyncPolicy::EveryCommit,
         min_free_bytes: 0,
         retention: Retention::default(),
+        clock_tolerance_ms: 60_000,
     }
 }
 

@@ -1,0 +1,289 @@
+//! The clock of the box was wrong and is set back.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::snapshots::SnapshotStore;
+use super::{Effect, Input, OperatorHarness, T0, brief, numbered, reading};
+use crate::core::settings::{Settings, WatermarkScope};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+const YEARS_MS: i64 = 4_000 * DAY_MS;
+
+fn both_scopes(check: impl Fn(Settings)) {
+    check(Settings::default());
+    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
+}
+
+/// A reading without a time.
+fn untimed(device: &str, value: f64) -> Input {
+    Input::telemetry(device, format!(r#"{{"metric":"m","value":{value}}}"#))
+}
+
+fn timed(device: &str, offset_ms: i64, value: f64) -> Input {
+    Input::telemetry(device, reading(offset_ms, value))
+}
+
+fn is_wrong(effect: &Effect) -> bool {
+    matches!(effect, Effect::Window { json, .. } if json["wrong_clock"] == true)
+}
+
+/// Effects in short; windows of a wrong time with `!` before them.
+fn briefs(effects: &[Effect]) -> Vec<String> {
+    effects.iter().map(|effect| format!("{}{}", if is_wrong(effect) { "!" } else { "" }, brief(effect))).collect()
+}
+
+#[test]
+fn right_readings_count_at_once_after_a_wrong_time() {
+    for ahead_ms in [HOUR_MS, 3 * HOUR_MS, DAY_MS, YEARS_MS] {
+        both_scopes(|settings| {
+            let mut bench = OperatorHarness::new(settings);
+            assert_eq!(briefs(&bench.apply(T0 + ahead_ms, &[untimed("a", 1.0)])), [] as [&str; 0]);
+            let set_back = [Input::Resumed, timed("a", 0, 2.0), untimed("a", 4.0), untimed("b", 8.0)];
+            let wrong = format!("!a/m@{ahead_ms}#0=1.0");
+            assert_eq!(briefs(&bench.apply_set_back(T0, &set_back)), [wrong]);
+            assert_eq!(bench.operator.sizes().open_windows, 2);
+            let closed = bench.apply(T0 + 10_000, &[Input::Tick]);
+            // Under scope `global` the windows of any device may have fired there.
+            let revision = usize::from(bench.operator.settings().watermark == WatermarkScope::Global);
+            assert_eq!(briefs(&closed).join(" "), format!("a/m@0#1=6.0 b/m@0#{revision}=8.0"));
+            assert!(!bench.operator.has_open_windows());
+        });
+    }
+}
+
+#[test]
+fn a_window_that_fired_in_a_wrong_time_is_corrected_and_its_time_comes_again() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick])), ["a/m@3600000#0=1.0"]);
+    // Long enough that weir forgets the window, which it does when another one fires.
+    bench.apply(T0 + HOUR_MS + 60_000, &[untimed("a", 2.0)]);
+    let last = format!("a/m@{}#0=2.0", HOUR_MS + 60_000);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 70_000, &[Input::Tick])), [last]);
+    let corrected = bench.apply_set_back(T0, &[Input::Tick]);
+    assert_eq!(briefs(&corrected), [format!("!a/m@{}#1=2.0", HOUR_MS + 60_000)]);
+    assert!(matches!(corrected[0], Effect::Window { supersedes: Some(1), .. }), "{corrected:?}");
+    // An hour later these times come: revisions go on behind all that fired there.
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 4.0)]);
+    let fired = bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick]);
+    assert_eq!(briefs(&fired), ["a/m@3600000#2=4.0"]);
+    assert!(matches!(fired[0], Effect::Window { supersedes: None, .. }), "{fired:?}");
+    bench.apply(T0 + HOUR_MS + 60_000, &[untimed("a", 8.0)]);
+    let fired = bench.apply(T0 + HOUR_MS + 70_000, &[Input::Tick]);
+    assert_eq!(briefs(&fired), [format!("a/m@{}#2=8.0", HOUR_MS + 60_000)]);
+    // Behind the wrong time revisions begin at 0 again.
+    bench.apply(T0 + 2 * HOUR_MS, &[untimed("a", 8.0)]);
+    let fired = bench.apply(T0 + 2 * HOUR_MS + 10_000, &[Input::Tick]);
+    assert_eq!(briefs(&fired), [format!("a/m@{}#0=8.0", 2 * HOUR_MS)]);
+}
+
+#[test]
+fn right_windows_of_a_wrong_time_go_on() {
+    both_scopes(|settings| {
+        let mut bench = OperatorHarness::new(settings);
+        // Three hours ahead is no reason to reject a right reading.
+        assert_eq!(briefs(&bench.apply(T0 + 3 * HOUR_MS, &[timed("a", 0, 1.0)])), [] as [&str; 0]);
+        let effects = bench.apply_set_back(T0 + 1_000, &[timed("a", 1_000, 2.0)]);
+        assert_eq!(briefs(&effects), [] as [&str; 0]);
+        assert_eq!(briefs(&bench.apply(T0 + 7_000, &[timed("a", 7_000, 4.0)])), ["a/m@0#0=3.0"]);
+    });
+}
+
+#[test]
+fn a_step_within_what_devices_may_be_ahead_loses_nothing() {
+    both_scopes(|settings| {
+        let mut bench = OperatorHarness::new(settings);
+        for second in 0..120 {
+            bench.apply(T0 + second * 1_000, &[untimed("a", 1.0)]);
+        }
+        let mut effects = bench.apply_set_back(T0, &[untimed("a", 1.0)]);
+        for second in 1..300 {
+            effects.extend(bench.apply(T0 + second * 1_000, &[untimed("a", 1.0)]));
+        }
+        assert_eq!(bench.operator.totals().in_windows, 420, "{:?}", briefs(&effects));
+        effects.extend(bench.apply(T0 + 400_000, &[Input::Tick]));
+        assert!(!bench.operator.has_open_windows() && !effects.iter().any(is_wrong));
+    });
+}
+
+#[test]
+fn a_device_that_restarts_after_a_wrong_time_is_counted() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    let sample =
+        |seq: u64, value: f64| Input::telemetry("a", format!(r#"{{"metric":"m","value":{value},"seq":{seq}}}"#));
+    bench.apply(T0 + YEARS_MS, &[sample(1, 1.0), sample(2, 2.0)]);
+    bench.apply_set_back(T0, &[Input::Resumed]);
+    bench.apply(T0 + 1_000, &[sample(1, 3.0)]);
+    bench.apply(T0 + 2_000, &[Input::telemetry("a", numbered(2, 2_000, 5.0))]);
+    assert_eq!(bench.operator.totals().in_windows, 4);
+}
+
+#[test]
+fn what_was_rejected_in_a_wrong_time_can_be_replayed() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    let rejected = bench.apply(T0 + YEARS_MS, &[timed("a", 0, 1.0)]);
+    assert_eq!(briefs(&rejected), ["timestamp_too_old a/m 0"]);
+    let replay = bench.replay(0);
+    bench.apply_set_back(T0 + 1_000, &[Input::Resumed]);
+    assert_eq!(briefs(&bench.apply(T0 + 2_000, &[replay])), [] as [&str; 0]);
+    assert_eq!(briefs(&bench.apply(T0 + 20_000, &[Input::Tick])), ["a/m@0#0=1.0"]);
+    // A clock that was behind: the readings were in its future.
+    let rejected = bench.apply_set_back(1_000, &[timed("a", 30_000, 2.0)]);
+    assert_eq!(briefs(&rejected), ["!a/m@0#1=1.0", "timestamp_in_future a/m 0"]);
+    let replay = bench.replay(1);
+    assert_eq!(briefs(&bench.apply(T0 + 40_000, &[replay])), [] as [&str; 0]);
+    assert_eq!(briefs(&bench.apply(T0 + 60_000, &[Input::Tick])), ["a/m@30000#0=2.0"]);
+}
+
+#[test]
+fn limits_by_time_hold_after_a_wrong_time() {
+    let settings = Settings { max_new_devices_per_hour: Some(2), ..Settings::default() };
+    let mut bench = OperatorHarness::new(settings);
+    let new = |device: &str| untimed(device, 1.0).of_user("u");
+    assert_eq!(briefs(&bench.apply(T0 + YEARS_MS, &[new("a"), new("b")])), [] as [&str; 0]);
+    let effects = bench.apply_set_back(T0, &[new("c")]);
+    assert_eq!(briefs(&effects).last().unwrap(), "too_many_devices c/m 0");
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS, &[new("d"), new("a")])), [] as [&str; 0]);
+}
+
+#[test]
+fn jumps_of_the_clock_forget_no_device() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0, &[untimed("a", 1.0)]);
+    for _ in 0..20 {
+        bench.apply(T0 + YEARS_MS, &[Input::Tick]);
+        bench.apply_set_back(T0, &[Input::Tick]);
+    }
+    assert_eq!((bench.operator.sizes().devices, bench.operator.totals().devices_expired), (1, 0));
+    for hour in 0..25 * 31 {
+        bench.apply(T0 + hour * HOUR_MS, &[Input::Tick]);
+    }
+    assert_eq!(bench.operator.sizes().devices, 0, "silence counts as before");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Time passes, and devices send with right clocks or without clocks.
+    Pass(i64, Vec<(u8, bool)>),
+    /// The clock of the box jumps: it is off by this much from now on.
+    Jump(i64),
+    /// The operator is restored from a snapshot.
+    Restore,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let off = prop_oneof![
+        Just(0),
+        -HOUR_MS..HOUR_MS,
+        Just(DAY_MS),
+        Just(-DAY_MS),
+        Just(YEARS_MS),
+        Just(-YEARS_MS),
+        -200_000i64..200_000
+    ];
+    let readings = prop::collection::vec((0..3u8, any::<bool>()), 0..4);
+    prop_oneof![
+        8 => (0..20_000i64, readings).prop_map(|(ms, readings)| Step::Pass(ms, readings)),
+        1 => off.prop_map(Step::Jump),
+        1 => Just(Step::Restore),
+    ]
+}
+
+/// Key of a firing: device, start, revision.
+fn key(effect: &Effect) -> Option<(String, i64, i64)> {
+    let Effect::Window { json, .. } = effect else { return None };
+    let number = |name: &str| json[name].as_i64().unwrap();
+    Some((json["device_id"].as_str().unwrap().to_owned(), number("window_start"), number("revision")))
+}
+
+/// A box and its journal: arrival times stand still within a minute, and go back beyond.
+struct BoxJournal {
+    bench: OperatorHarness,
+    true_ms: i64,
+    off_ms: i64,
+    arrival_ms: i64,
+    effects: Vec<Effect>,
+}
+
+impl BoxJournal {
+    fn send(&mut self, inputs: &[Input]) {
+        let now_ms = self.true_ms + self.off_ms;
+        let is_set_back = self.arrival_ms.saturating_sub(now_ms) > 60_000;
+        self.arrival_ms = if is_set_back { now_ms } else { now_ms.max(self.arrival_ms) };
+        let effects = match is_set_back {
+            true => self.bench.apply_set_back(self.arrival_ms, inputs),
+            false => self.bench.apply(self.arrival_ms, inputs),
+        };
+        self.effects.extend(effects);
+    }
+}
+
+fn check_history(settings: Settings, steps: &[Step]) -> Result<(), TestCaseError> {
+    let bench = OperatorHarness::new(settings.clone());
+    let mut it = BoxJournal { bench, true_ms: T0, off_ms: 0, arrival_ms: i64::MIN, effects: Vec::new() };
+    for step in steps {
+        match step {
+            Step::Pass(ms, readings) => {
+                it.true_ms += ms;
+                let offset_ms = it.true_ms - T0;
+                let send = |&(device, has_clock): &(u8, bool)| match has_clock {
+                    true => timed(&format!("right{device}"), offset_ms, 1.0),
+                    false => untimed(&format!("none{device}"), 1.0),
+                };
+                it.send(&readings.iter().map(send).collect::<Vec<_>>());
+            }
+            Step::Jump(off_ms) => it.off_ms = *off_ms,
+            Step::Restore => {
+                let mut store = SnapshotStore::default();
+                it.bench.operator.snapshot_failed();
+                store.take(&mut it.bench.operator);
+                it.bench.operator = store.restore();
+            }
+        }
+    }
+    // NTP sets the clock right. Every reading is accepted from then on, and every window fires.
+    it.off_ms = 0;
+    it.true_ms += 60_000;
+    if (0..=60_000).contains(&it.arrival_ms.saturating_sub(it.true_ms)) {
+        // Within the tolerance time stands still until then.
+        it.true_ms = it.arrival_ms;
+    }
+    it.send(&[Input::Tick]);
+    let before = it.bench.operator.totals().clone();
+    let mut sent = 0;
+    for second in 0..40 {
+        it.true_ms += 1_000;
+        let offset_ms = it.true_ms - T0;
+        for device in 0..3 {
+            it.send(&[timed(&format!("right{device}"), offset_ms, 1.0), untimed(&format!("none{device}"), 1.0)]);
+            sent += 2;
+        }
+        prop_assert!(it.bench.operator.totals().in_windows == before.in_windows + sent, "second {}", second);
+    }
+    for _ in 0..800 {
+        it.true_ms += 1_000;
+        it.send(&[Input::Tick]);
+    }
+    prop_assert!(!it.bench.operator.has_open_windows());
+    let keys: Vec<_> = it.effects.iter().filter_map(key).collect();
+    let distinct: BTreeSet<_> = keys.iter().collect();
+    prop_assert_eq!(keys.len(), distinct.len(), "{:?}", briefs(&it.effects));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_clock_did_right_readings_count_once_it_is_right(
+        steps in prop::collection::vec(step(), 0..60),
+        global in any::<bool>(),
+        allowed_lateness_ms in prop_oneof![Just(0), Just(5_000), Just(30_000)],
+    ) {
+        let watermark = if global { WatermarkScope::Global } else { WatermarkScope::Device };
+        check_history(Settings { watermark, allowed_lateness_ms, ..Settings::default() }, &steps)?;
+    }
+}

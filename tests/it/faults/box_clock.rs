@@ -1,0 +1,129 @@
+//! The clock of the machine is wrong and is set right, under the real program.
+
+use serde_json::Value;
+
+use crate::WEIR;
+use weir_test_kit::mqtt::{MqttVersion, TestClient};
+use weir_test_kit::process::Weir;
+use weir_test_kit::shim::Shim;
+use weir_test_kit::wait::{now_ms, wait_for};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+const FAST: [(&str, &str); 3] =
+    [("window.size", "'1s'"), ("window.idle_timeout", "'1s'"), ("state.checkpoint_interval", "'200ms'")];
+
+/// A weir whose clock the test sets.
+fn with_clock(offset_ms: i64) -> (Weir, Shim) {
+    let mut weir = WEIR.prepare(&FAST);
+    let shim = Shim::new(WEIR, &weir.path(""));
+    for (name, value) in shim.environment() {
+        weir.environment(name, value);
+    }
+    shim.set_clock_offset_ms(offset_ms);
+    weir.restart();
+    (weir, shim)
+}
+
+fn publish(weir: &Weir, device: &str, payload: &str) {
+    TestClient::connect(weir.mqtt(), MqttVersion::V4, "client").telemetry(device, payload);
+}
+
+/// The windows of a device, once there are `count`.
+fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
+    wait_for(&format!("{count} windows of {device}"), || {
+        let windows = weir.list("windows", &format!("?device={device}"));
+        (windows.len() >= count).then_some(windows)
+    })
+}
+
+/// Sends readings with right times and without times, and expects a right window for each.
+fn right_readings_count(weir: &Weir) {
+    let before_ms = now_ms();
+    publish(weir, "stamped", &format!(r#"{{"metric":"t","value":21.5,"timestamp":{before_ms}}}"#));
+    publish(weir, "unstamped", r#"{"metric":"t","value":22.5}"#);
+    for device in ["stamped", "unstamped"] {
+        let window = &windows(weir, device, 1)[0];
+        let start_ms = window["window_start"].as_i64().expect("a time");
+        // A machine under load may take its time.
+        assert!((before_ms - 1_000..=before_ms + 60_000).contains(&start_ms), "{window} at {before_ms}");
+        assert_eq!((&window["wrong_clock"], &window["revision"]), (&Value::Null, &Value::from(0)), "{window}");
+    }
+    weir.assert_accounted();
+}
+
+fn wait_ready(weir: &Weir) {
+    wait_for("weir is ready", || weir.is_ready().then_some(()));
+}
+
+fn check(ahead_ms: i64, restart: bool) {
+    let (mut weir, shim) = with_clock(ahead_ms);
+    publish(&weir, "boot", r#"{"metric":"t","value":1}"#);
+    let wrong = windows(&weir, "boot", 1)[0].clone();
+    assert!(wrong["window_start"].as_i64().is_some_and(|start_ms| start_ms > now_ms() + HOUR_MS), "{wrong}");
+    if restart {
+        weir.terminate();
+        shim.set_clock_offset_ms(0);
+        weir.restart();
+    } else {
+        shim.set_clock_offset_ms(0);
+        wait_for("journal time follows", || {
+            (weir.json("/api/v1/status")["clock"]["set_back_to"].is_i64()).then_some(())
+        });
+        wait_ready(&weir);
+    }
+    right_readings_count(&weir);
+    assert!(weir.list("errors", "").is_empty(), "{:?}", weir.list("errors", ""));
+    let corrected = wait_for("the window of the wrong time says so", || {
+        let windows = weir.list("windows", "?device=boot");
+        windows.into_iter().find(|window| window["wrong_clock"] == true)
+    });
+    assert_eq!(corrected["window_start"], wrong["window_start"]);
+    let clock = &weir.json("/api/v1/status")["clock"];
+    assert_eq!(clock["steps_back"], 1, "{clock}");
+    assert!(weir.output().contains("the clock was set back"));
+    // A crash now replays the same.
+    weir.kill();
+    weir.restart();
+    assert_eq!(weir.metric("weir_replay_mismatches_total"), 0.0);
+    publish(&weir, "later", r#"{"metric":"t","value":1}"#);
+    windows(&weir, "later", 1);
+    weir.terminate();
+    let verify = weir.command(&["journal", "verify"]).output().expect("weir can be started");
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+}
+
+#[test]
+fn right_readings_count_after_a_start_three_hours_ahead() {
+    check(3 * HOUR_MS, true);
+}
+
+#[test]
+fn right_readings_count_after_a_start_years_ahead() {
+    check(4_000 * DAY_MS, true);
+}
+
+#[test]
+fn right_readings_count_after_a_clock_years_ahead_is_set_while_weir_runs() {
+    check(4_000 * DAY_MS, false);
+}
+
+#[test]
+fn what_a_clock_in_1970_rejected_is_replayed() {
+    let (mut weir, shim) = with_clock(-now_ms() + DAY_MS);
+    publish(&weir, "boot", r#"{"metric":"t","value":1}"#);
+    publish(&weir, "early", &format!(r#"{{"metric":"t","value":7,"timestamp":{}}}"#, now_ms()));
+    let error = wait_for("the reading is rejected", || weir.list("errors", "").first().cloned());
+    assert_eq!(error["reason"], "timestamp_in_future");
+    let sentence = error["message"].as_str().expect("a sentence");
+    assert!(sentence.contains("weir's own clock is wrong: it shows 1970-01-0"), "{sentence}");
+    weir.terminate();
+    shim.set_clock_offset_ms(0);
+    weir.restart();
+    right_readings_count(&weir);
+    let mut replay = weir.command(&["errors", "replay", "--reason", "timestamp_in_future", "--url"]);
+    let output = replay.arg(format!("http://{}", weir.http())).output().expect("weir can be started");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(windows(&weir, "early", 1)[0]["sum"], 7.0);
+}
