@@ -173,6 +173,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("errors", "retention", errors.output.retention_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("errors", "retention_bytes", errors.output.retention_bytes, |v| v.size_bytes(MIB..=LARGEST)),
     key!("errors", "publish", errors.output.publish, |v| v.switch()),
+    key!("errors", "device_share", errors.device_share, |v| v.share()),
     key!("errors", "store_duplicates", errors.store_duplicates, |v| v.switch()),
     key!("http", "listen", http.listen, |v| v.address()),
     key!("http", "allow_anonymous", http.allow_anonymous, |v| v.switch_or_auto()),

@@ -7,6 +7,7 @@ use crate::core::backlog::Backlog;
 use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
+use crate::core::error_share::ErrorShare;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
 use crate::core::sequences::DeviceSequences;
@@ -20,6 +21,7 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
+const TAG_ERROR_SHARE: u8 = 11;
 /// Tag of the added field with the backlog.
 const TAG_BACKLOG: u8 = 9;
 /// Tag of the added field with `holds_until_ms` and `live_ms`.
@@ -132,6 +134,8 @@ pub(super) struct Device {
     /// Arrival time of the last message; while the device has a backlog, of the last one with a reading that was not behind
     /// the watermark. Silence begins there.
     pub live_ms: i64,
+    /// What the errors log holds of its errors; `None` before the first one.
+    pub error_share: Option<Box<ErrorShare>>,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -162,6 +166,7 @@ impl Device {
             accepted: 0,
             odd: None,
             rejected: Vec::new(),
+            error_share: None,
             retained: None,
             backlog: None,
             holds_until_ms: NONE_MS,
@@ -294,6 +299,9 @@ impl Device {
                 put_i64(self.live_ms, out);
             });
         }
+        if let Some(share) = &self.error_share {
+            put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
+        }
         if let Some(carried) = &self.carried {
             put_field(TAG_CARRIED, out, |out| carried.encode(out));
         }
@@ -338,6 +346,10 @@ impl Device {
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
                 self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                Ok(())
+            }
+            TAG_ERROR_SHARE => {
+                self.error_share = Some(Box::new(ErrorShare::decode(field)?));
                 Ok(())
             }
             TAG_PASSED => {

@@ -38,6 +38,7 @@ mod dedup;
 mod deduplication;
 mod device;
 mod digest;
+mod error_share;
 mod event_time;
 mod fired_runs;
 mod firing;

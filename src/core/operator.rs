@@ -5,10 +5,13 @@
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
 //! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
+use std::sync::Arc;
+
 use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
+use crate::core::error_share::{ErrorShare, ShareDecision};
 use crate::core::group::{GroupChange, Groups};
 use crate::core::owners::Owners;
 use crate::core::proportion::MessageErrors;
@@ -68,6 +71,10 @@ pub(super) struct BatchWork {
     pub device_id: String,
     /// Errors of the message at hand.
     pub errors: MessageErrors,
+    /// Whether the errors of the message at hand are stored, by device; see [`error_share`](crate::core::error_share).
+    pub share: Option<ShareDecision>,
+    /// Devices that are over their share of the errors log.
+    pub over_share: Vec<Option<Arc<str>>>,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.
@@ -87,6 +94,8 @@ pub struct Operator {
     pub(super) totals: Totals,
     pub(super) next_seq: NextSeq,
     pub(super) work: BatchWork,
+    /// Share of the errors log of errors without a known device.
+    pub(super) unknown_error_share: ErrorShare,
 }
 
 impl Operator {
@@ -106,6 +115,7 @@ impl Operator {
             totals: Totals::default(),
             next_seq: NextSeq::default(),
             work: BatchWork::default(),
+            unknown_error_share: ErrorShare::default(),
         }
     }
 

@@ -200,16 +200,15 @@ impl fmt::Display for ReadingProblem<'_> {
             ),
             Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} after arrival, more than validate.max_future allows; set the device's clock, or set \
-                 ingest.time to arrival so that the arrival counts for all devices",
+                "event time {} is {} after arrival, more than validate.max_future allows; set the device's clock, or \
+                 ingest.time to arrival for all devices",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
             Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
                 "event time {} is {} before arrival, more than validate.max_age allows; set the device's clock, raise \
-                 validate.max_age if the reading is that old, or set ingest.time to arrival so that the arrival counts for \
-                 all devices",
+                 validate.max_age, or set ingest.time to arrival for all devices",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
@@ -221,10 +220,9 @@ impl fmt::Display for ReadingProblem<'_> {
             }
             Self::SequenceRepeated(seq) => write!(
                 f,
-                "sequence number {seq} came before, and weir no longer remembers with which reading: this is the same one again, or \
-                 another one under the same number, and its event time is not newer than all before; let the device send a \
-                 new `boot` when its numbers begin anew, or set dedup.enabled = false if it uses numbers twice; if this is another \
-                 reading, `weir errors replay` counts it"
+                "sequence number {seq} came before, with which reading is not remembered; let the device send a new `boot` when \
+                 its numbers begin anew, or set dedup.enabled = false; if the reading is another one, `weir errors replay` \
+                 counts it"
             ),
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
@@ -259,15 +257,25 @@ fn write_out_of_range(f: &mut fmt::Formatter<'_>, value: f64, range: ValueRange)
     f.write_str("); check the sensor, or validate.metrics")
 }
 
-/// Prints the first characters of a text from outside.
+/// Prints the beginning of a text from outside. A sentence is stored with each error: what is printed is short even where
+/// characters are printed as escapes.
 struct Excerpt<'a>(&'a str);
 
 impl Excerpt<'_> {
-    const CHARS: usize = 200;
+    /// Longest excerpt in bytes.
+    const BYTES: usize = 80;
 
-    /// The first characters, and a sign that there are more. A byte that is no UTF-8 is shown as a replacement character.
-    fn split(&self) -> (Cow<'_, str>, &str) {
-        let end = self.0.char_indices().nth(Self::CHARS).map_or(self.0.len(), |(at, _)| at);
+    /// The beginning of the text whose characters take at most [`Excerpt::BYTES`], `length` bytes each, and a sign that there
+    /// is more. A byte that is no UTF-8 is shown as a replacement character.
+    fn split(&self, length: impl Fn(char) -> usize) -> (Cow<'_, str>, &str) {
+        let mut left = Self::BYTES;
+        let fits = |&(_, character): &(usize, char)| {
+            let length = length(character);
+            let fits = length <= left;
+            left = left.saturating_sub(length);
+            !fits
+        };
+        let end = self.0.char_indices().find(fits).map_or(self.0.len(), |(at, _)| at);
         let text = self.0.get(..end).unwrap_or_default();
         let text = if text.contains(NOT_UTF8) { text.replace(NOT_UTF8, "\u{fffd}").into() } else { text.into() };
         (text, if end < self.0.len() { "…" } else { "" })
@@ -276,14 +284,14 @@ impl Excerpt<'_> {
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
+        let (text, more) = self.split(char::len_utf8);
         write!(f, "{text}{more}")
     }
 }
 
 impl fmt::Debug for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, more) = self.split();
+        let (text, more) = self.split(|character| character.escape_debug().map(char::len_utf8).sum());
         write!(f, "{text:?}{more}")
     }
 }
@@ -298,7 +306,7 @@ mod tests {
         check(
             ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
             "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
-             set the device's clock, or set ingest.time to arrival so that the arrival counts for all devices",
+             set the device's clock, or ingest.time to arrival for all devices",
         );
         check(
             ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },

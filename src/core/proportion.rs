@@ -5,6 +5,7 @@
 //! refer to it. Once they have taken what the message may take, the remaining readings are folded into one last entry, which
 //! says how many they are, which, and for what reasons.
 
+use crate::core::device::Slot;
 use crate::core::output::{ErrorEntry, FoldedRuns, FollowedError, RejectedPart, ReplayOrigin, Sentence, beginning};
 use crate::core::reason::Reason;
 use crate::defects::{self, Defect};
@@ -30,6 +31,8 @@ pub(super) struct MessageErrors {
     is_begun: bool,
     /// Bytes that the entries of the message may still take.
     left: usize,
+    /// Bytes of the entry that was placed last.
+    written: usize,
     /// Sequence number of the first.
     first_seq: u64,
     /// Sentence of the first.
@@ -51,6 +54,8 @@ struct FoldedErrors {
     /// Metric of all of them; `None` where they differ.
     metric: Option<String>,
     replay_of: u64,
+    /// Device of the first of them, in the table of all.
+    slot: Option<Slot>,
 }
 
 impl MessageErrors {
@@ -61,8 +66,14 @@ impl MessageErrors {
     }
 
     /// The entry as it is to be stored under the number `seq`; `None`: its reading joins the last entry of the message.
-    /// `later` is how many readings the message has behind this one, at most.
-    pub fn place<'e>(&mut self, seq: u64, entry: ErrorEntry<'e>, later: u32) -> Option<ErrorEntry<'e>> {
+    /// `slot` is the device, and `later` is how many readings the message has behind this one, at most.
+    pub fn place<'e>(
+        &mut self,
+        seq: u64,
+        slot: Option<Slot>,
+        entry: ErrorEntry<'e>,
+        later: u32,
+    ) -> Option<ErrorEntry<'e>> {
         if !self.is_begun {
             return Some(self.begin(seq, entry, later));
         }
@@ -78,19 +89,29 @@ impl MessageErrors {
             let bytes = self.size(&entry);
             if bytes + reserve(later) <= self.left {
                 self.left -= bytes;
+                self.written = bytes;
                 return Some(entry);
             }
+            self.folded.slot = slot;
         }
         self.folded.add(&entry);
         None
+    }
+
+    /// Bytes of the entry that was placed last.
+    pub fn written(&self) -> usize {
+        self.written
     }
 
     /// The first entry of a message. It is cut to what the message may take.
     fn begin<'e>(&mut self, seq: u64, entry: ErrorEntry<'e>, later: u32) -> ErrorEntry<'e> {
         let received = entry.topic.len().saturating_add(usize::try_from(entry.payload_bytes).unwrap_or(usize::MAX));
         self.left = received.saturating_mul(2).saturating_add(PER_MESSAGE_BYTES).min(MAX_MESSAGE_BYTES);
-        let entry = self.fit(entry, self.left.saturating_sub(reserve(later)));
-        self.left = self.left.saturating_sub(self.size(&entry));
+        // An unpacked message may have far more readings than bytes.
+        let reserved = reserve(later).min(self.left / 3);
+        let entry = self.fit(entry, self.left - reserved);
+        self.written = self.size(&entry);
+        self.left = self.left.saturating_sub(self.written);
         self.is_begun = true;
         self.first_seq = seq;
         self.sentence.clear();
@@ -129,19 +150,24 @@ impl MessageErrors {
     }
 
     /// Ends the message. The entry that its folded readings share is handed to `emit`, if there are any; `common` is an entry
-    /// of the message, and `seq` the number of the folded one.
-    pub fn end(&mut self, seq: u64, common: &ErrorEntry<'_>, emit: impl FnOnce(&ErrorEntry<'_>)) {
+    /// of the message, and `seq` the number of the folded one. Returns the device of that entry, if there is one.
+    pub fn end(
+        &mut self,
+        seq: u64,
+        common: &ErrorEntry<'_>,
+        emit: impl FnOnce(&ErrorEntry<'_>),
+    ) -> Option<Option<Slot>> {
         self.is_begun = defects::is(Defect::ReferToEarlierMessage);
         if self.folded.runs.is_empty() {
-            return;
+            return None;
         }
         if defects::is(Defect::DropFoldedErrors) {
             self.folded.clear();
-            return;
+            return None;
         }
-        let Self { left, first_seq, sentence, device_id, folded, scratch, .. } = self;
-        let FoldedErrors { runs, sentences, device_id: own_device, metric: own_metric, replay_of } = folded;
-        let Some(reason) = runs.most_frequent() else { return };
+        let Self { left, written, first_seq, sentence, device_id, folded, scratch, .. } = self;
+        let FoldedErrors { runs, sentences, device_id: own_device, metric: own_metric, replay_of, slot } = folded;
+        let reason = runs.most_frequent()?;
         let own_sentence = sentences.iter().find(|(of, _)| *of == reason).map_or("", |(_, text)| text.as_str());
         let own_sentence = Sentence::divided(own_sentence, sentence);
         let (own_device, own_metric) = (own_device.as_deref(), own_metric.as_deref());
@@ -156,8 +182,7 @@ impl MessageErrors {
         ];
         let last = detail.len() - 1;
         for (at, (indexes, message, own_device, metric)) in detail.into_iter().enumerate() {
-            let readings = if indexes { runs.with_indexes() } else { runs.without_indexes() };
-            let Some(readings) = readings else { return };
+            let readings = if indexes { runs.with_indexes() } else { runs.without_indexes() }?;
             let same_device = device_id.as_deref() == own_device;
             let entry = ErrorEntry {
                 index: readings.first(),
@@ -171,12 +196,16 @@ impl MessageErrors {
                 folded: Some(readings),
                 ..*common
             };
-            if size(&entry, scratch) <= *left || at == last {
+            let bytes = size(&entry, scratch);
+            if bytes <= *left || at == last {
+                *written = bytes;
                 emit(&entry);
                 break;
             }
         }
+        let slot = *slot;
         folded.clear();
+        Some(slot)
     }
 
     fn size(&mut self, entry: &ErrorEntry<'_>) -> usize {

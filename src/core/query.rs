@@ -41,6 +41,8 @@ pub struct DeviceSummary {
     pub sequence_invalid: u64,
     /// Number of messages that repeated what was retained on their topic.
     pub retained_repeats: u64,
+    /// Errors that were counted and not stored, because the device had filled its share of the errors log.
+    pub errors_not_stored: u64,
     /// Number of metrics.
     pub metrics: usize,
 }
@@ -153,6 +155,7 @@ impl Operator {
             sequence_restarts: history.restarts,
             sequence_wraps: history.wraps,
             sequence_invalid: history.invalid,
+            errors_not_stored: device.error_share.as_ref().map_or(0, |share| share.not_stored),
             retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }

@@ -100,6 +100,15 @@ pub struct TenantSettings {
     pub max_devices: Option<usize>,
 }
 
+/// How much of the errors log one device may fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorShareSettings {
+    /// Bytes of stored errors at which the share is full.
+    pub bytes: u64,
+    /// Journal time in which a full share is empty again.
+    pub refill_ms: i64,
+}
+
 /// Settings that results depend on. Each start writes them into the journal and each checkpoint holds them, so that a
 /// journal is replayed under the settings it was first processed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,6 +186,9 @@ pub struct Settings {
     /// Whether the errors of a message are kept in proportion to it. They are not in the journals of earlier versions.
     #[serde(default)]
     pub errors_in_proportion: bool,
+    /// How much of the errors log one device may fill; `None`: all of it.
+    #[serde(default)]
+    pub error_share: Option<ErrorShareSettings>,
     /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
     /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
     #[serde(default)]
@@ -245,6 +257,7 @@ impl Default for Settings {
             time_source: TimeSource::Event,
             timezone: String::new(),
             errors_in_proportion: true,
+            error_share: Some(ErrorShareSettings { bytes: 26_843_545, refill_ms: 7 * 86_400_000 }),
             rules: Self::RULES,
         }
     }

@@ -69,7 +69,8 @@ impl Operator {
         if let Some(slot) = slot {
             self.devices[slot].count_rejected(reason);
         }
-        let is_stored = reason != Reason::Duplicate || self.settings.current.store_duplicates;
+        let is_stored = (reason != Reason::Duplicate || self.settings.current.store_duplicates)
+            && self.has_error_room(origin.lsn, slot);
         if !is_stored && origin.replay.is_none() {
             return;
         }
@@ -109,12 +110,17 @@ impl Operator {
         };
         let seq = self.next_seq.error;
         let placed = match self.settings.current.errors_in_proportion {
-            true => self.work.errors.place(seq, entry, origin.readings.saturating_sub(entry.index).saturating_sub(1)),
+            true => {
+                let later = origin.readings.saturating_sub(entry.index).saturating_sub(1);
+                self.work.errors.place(seq, slot, entry, later)
+            }
             false => Some(entry),
         };
         if let Some(entry) = placed {
             out.error(seq, &entry);
             self.next_seq.error += 1;
+            let bytes = self.work.errors.written();
+            self.charge_errors(slot, bytes);
         }
         self.note_rejected(origin.lsn, index, reason, seq);
     }
@@ -131,10 +137,14 @@ impl Operator {
     fn emit_folded(&mut self, origin: ReadingOrigin<'_>, out: &mut dyn Collector) {
         let seq = self.next_seq.error;
         let next = &mut self.next_seq.error;
-        self.work.errors.end(seq, &message_entry(origin), |entry| {
+        let slot = self.work.errors.end(seq, &message_entry(origin), |entry| {
             out.error(seq, entry);
             *next += 1;
         });
+        if let Some(slot) = slot {
+            let bytes = self.work.errors.written();
+            self.charge_errors(slot, bytes);
+        }
     }
 }
 

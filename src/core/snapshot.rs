@@ -16,6 +16,7 @@ use crate::core::client::RememberedClient;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
+use crate::core::error_share::ErrorShare;
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
 use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
@@ -50,6 +51,7 @@ const GROUP_WITH_RINGS: u8 = 1;
 
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
+const TAG_ERROR_SHARE: u8 = 11;
 /// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
 const TAG_BACKLOGS: u8 = 9;
 /// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
@@ -182,6 +184,12 @@ impl Operator {
                 put_i64(global.holds_until_ms, out);
             });
         }
+        if self.unknown_error_share != ErrorShare::default() || self.totals.errors_not_stored > 0 {
+            put_field(TAG_ERROR_SHARE, &mut out, |out| {
+                self.unknown_error_share.encode(out);
+                put_u64(self.totals.errors_not_stored, out);
+            });
+        }
         put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
@@ -254,6 +262,11 @@ impl Operator {
     fn read_field(&mut self, tag: u8, field: &mut FieldReader<'_>) -> Result<(), DecodeError> {
         match tag {
             TAG_SEQUENCE_COUNTS => decode_sequence_counts(field, &mut self.totals),
+            TAG_ERROR_SHARE => {
+                self.unknown_error_share = ErrorShare::decode(field)?;
+                self.totals.errors_not_stored = field.u64()?;
+                Ok(())
+            }
             TAG_RETAINED_REPEATS => {
                 self.totals.retained_repeats = field.u64()?;
                 Ok(())
@@ -356,6 +369,7 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         windows_backlog: _,
         backlog_windows_forced: _,
         fired_runs_merged: _,
+        errors_not_stored: _,
         window_sizes_dropped: _,
     } = totals;
     for count in [

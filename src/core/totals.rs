@@ -52,6 +52,8 @@ pub struct Totals {
     pub replay_ranges_merged: u64,
     /// Messages that repeated what was retained on their topic. Their readings are not received again.
     pub retained_repeats: u64,
+    /// Errors that were counted and not stored, because their device had filled its share of the errors log.
+    pub errors_not_stored: u64,
     /// Window sizes of earlier settings that a device dropped before their time, because it had too many of them.
     pub window_sizes_dropped: u64,
 }

@@ -270,6 +270,17 @@ impl Runner {
         self.operator
             .apply(self.position, batch.arrival_ms(), records, &mut self.outputs)
             .map_err(|source| PipelineError::Record { position: batch.first().0, source })?;
+        for device in self.operator.take_over_share() {
+            // What is processed again was told before.
+            if self.progress.caught_up {
+                let device = device.as_deref().unwrap_or("(none: errors without a known device)");
+                tracing::warn!(
+                    device,
+                    "a device has filled its share of the error log (errors.device_share): of its further errors one a minute \
+                     is stored, the others are counted; look at what it sends"
+                );
+            }
+        }
         self.position = batch.end().0;
         self.checkpointer.processed(batch.disk_bytes());
         self.arrival_ms = Some(batch.arrival_ms());

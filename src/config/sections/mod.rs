@@ -110,6 +110,7 @@ impl Config {
             time_source: self.ingest.time,
             timezone: self.ingest.timezone.clone(),
             errors_in_proportion: true,
+            error_share: self.errors.share(),
             rules: Settings::RULES,
         }
     }

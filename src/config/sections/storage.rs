@@ -1,6 +1,7 @@
 //! `[journal]`, `[state]`, `[windows]` and `[errors]`: what is stored in the data directory.
 
 use super::units::{DAY_MS, MIB};
+use crate::core::settings::ErrorShareSettings;
 
 /// The journal of received messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,8 +49,20 @@ pub struct OutputConfig {
 pub struct ErrorsConfig {
     /// Keys that `[errors]` shares with `[windows]`.
     pub output: OutputConfig,
+    /// Part of `retention_bytes` that the errors of one device may fill, from 0 to 1.
+    pub device_share: f64,
     /// Whether rejected duplicates are stored in the errors log, and not only counted.
     pub store_duplicates: bool,
+}
+
+impl ErrorsConfig {
+    /// How much of the log the errors of one device may fill. A full share is empty again after the time for which errors are
+    /// kept, or 7 days where only their size limits it.
+    pub fn share(&self) -> Option<ErrorShareSettings> {
+        let bytes = (self.output.retention_bytes as f64 * self.device_share) as u64;
+        let refill_ms = self.output.retention_ms.unwrap_or(7 * DAY_MS);
+        (self.device_share < 1.0).then_some(ErrorShareSettings { bytes, refill_ms })
+    }
 }
 
 impl Default for JournalConfig {
@@ -86,6 +99,7 @@ impl Default for ErrorsConfig {
     fn default() -> Self {
         Self {
             output: OutputConfig { retention_ms: Some(7 * DAY_MS), retention_bytes: 256 * MIB, publish: true },
+            device_share: 0.1,
             store_duplicates: false,
         }
     }

@@ -3,6 +3,7 @@
 mod ahead;
 mod backlog;
 mod conformance;
+mod error_share;
 mod events;
 mod idleness;
 mod model;
@@ -16,6 +17,7 @@ mod reconfigure_properties;
 mod reconfigure_rules_0;
 mod replays;
 mod retained;
+mod sentences;
 mod sequences;
 mod set_back;
 mod snapshots;

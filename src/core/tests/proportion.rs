@@ -116,7 +116,7 @@ fn a_message_of_usual_readings_has_an_entry_for_each_error() {
     let old =
         |at: usize| format!(r#"{{"timestamp":{},"metric":"temperature","value":{at}}}"#, T0 / 2 + 7_919 * at as i64);
     assert_eq!(check("sensor-gateway-17", Some("plant"), TOPIC, &array(old, 300)), 300);
-    let three = br#"{"metrics":{"temperature":"","humidity":"-","pressure":{}}}"#;
+    let three = br#"{"metrics":{"temperature":"x","humidity":"y","pressure":{}}}"#;
     assert_eq!(check("sensor-gateway-17", Some("plant"), TOPIC, three), 3);
 }
 

@@ -58,6 +58,7 @@ struct DeviceBody {
     sequence_wraps: u64,
     sequence_invalid: u64,
     retained_repeats: u64,
+    errors_not_stored: u64,
     metric_count: usize,
 }
 
@@ -79,6 +80,7 @@ impl From<DeviceSummary> for DeviceBody {
             sequence_wraps: device.sequence_wraps,
             sequence_invalid: device.sequence_invalid,
             retained_repeats: device.retained_repeats,
+            errors_not_stored: device.errors_not_stored,
             metric_count: device.metrics,
         }
     }

@@ -1,6 +1,7 @@
 //! From readings to windows and errors.
 
 mod absent;
+mod error_share;
 mod field;
 mod payloads;
 mod proportion;
