@@ -74,6 +74,10 @@ pub enum Defect {
     CountRetainedRepeats,
     /// Messages that repeat what is retained are passed over although the journal does not hold the first one.
     TrustRetainedMark,
+    /// Checkpoints hold no record of which windows fired.
+    ForgetFiredRuns,
+    /// A backlog that ends drops its windows instead of firing them.
+    DropBacklogWindows,
     /// Errors refer to the first error of an earlier message.
     ReferToEarlierMessage,
     /// Readings that share the last entry of their message are counted, and the entry is not written.
@@ -82,7 +86,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 36] = [
+    pub const ALL: [Defect; 38] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -117,6 +121,8 @@ impl Defect {
         Self::DeleteAfterClockJump,
         Self::CountRetainedRepeats,
         Self::TrustRetainedMark,
+        Self::ForgetFiredRuns,
+        Self::DropBacklogWindows,
         Self::ReferToEarlierMessage,
         Self::DropFoldedErrors,
     ];

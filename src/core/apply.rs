@@ -87,6 +87,7 @@ impl Operator {
             self.clocks.journal.listening_since_ms = self.clocks.journal.now_ms;
         }
         self.fire_idle(out);
+        self.end_silent_backlogs(out);
         self.forget_silent(out);
     }
 

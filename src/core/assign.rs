@@ -11,6 +11,15 @@ use crate::core::problem::ReadingProblem;
 use crate::core::validate;
 use crate::core::window::{Series, Window, is_late};
 
+/// Where a reading is relative to the watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// In a window that is not closed. The watermark moves after its message.
+    Live,
+    /// In a window behind the watermark, of a backlog. It moves no watermark.
+    Behind,
+}
+
 impl Operator {
     /// Counts one reading into its window, or rejects it.
     #[expect(clippy::too_many_arguments, reason = "the parts of one reading, borrowed apart from each other")]
@@ -27,10 +36,11 @@ impl Operator {
     ) {
         let name = metric.unwrap_or_default();
         let accepted = self.judge(checked, metric, value);
-        let placed = accepted
-            .and_then(|(slot, series, value)| self.place(slot, series, name, checked.time_ms, value).map(|()| slot));
+        let placed = accepted.and_then(|(slot, series, value)| {
+            self.place(slot, series, name, checked.time_ms, value).map(|placement| (slot, placement))
+        });
         match placed {
-            Ok(slot) => self.count_accepted(batch, slot, checked),
+            Ok((slot, placement)) => self.count_accepted(batch, slot, checked, placement),
             Err(_) if self.is_absent(value) => self.count_absent(origin, index, checked.slot),
             Err(problem) => {
                 self.totals.received += 1;
@@ -41,7 +51,13 @@ impl Operator {
     }
 
     #[inline]
-    fn count_accepted(&mut self, batch: &mut BatchContext<'_>, slot: Slot, checked: &Checked<'_>) {
+    fn count_accepted(
+        &mut self,
+        batch: &mut BatchContext<'_>,
+        slot: Slot,
+        checked: &Checked<'_>,
+        placement: Placement,
+    ) {
         self.totals.received += 1;
         self.totals.in_windows += 1;
         let time_ms = checked.time_ms;
@@ -57,7 +73,7 @@ impl Operator {
         }
         self.clocks.newest_ms = self.clocks.newest_ms.max(time_ms);
         self.clocks.global.newest_ms = self.clocks.newest_ms.max(self.clocks.global.newest_ms);
-        if batch.moved.last() != Some(&slot) {
+        if placement == Placement::Live && batch.moved.last() != Some(&slot) {
             batch.moved.push(slot);
         }
     }
@@ -121,7 +137,7 @@ impl Operator {
         metric: &str,
         time_ms: i64,
         value: f64,
-    ) -> Result<(), ReadingProblem<'m>> {
+    ) -> Result<Placement, ReadingProblem<'m>> {
         // An open window is never late: the watermark before the message would have fired it.
         if let Ok(index) = series
             && let Some(series) = self.devices[slot].series.get_mut(index)
@@ -129,7 +145,7 @@ impl Operator {
             && window.is_open()
         {
             window.aggregate.add(value, time_ms);
-            return Ok(());
+            return Ok(Placement::Live);
         }
         self.place_elsewhere(slot, series, metric, time_ms, value)
     }
@@ -141,23 +157,16 @@ impl Operator {
         metric: &str,
         time_ms: i64,
         value: f64,
-    ) -> Result<(), ReadingProblem<'m>> {
+    ) -> Result<Placement, ReadingProblem<'m>> {
         let watermark_ms = self.watermark_at(slot);
         let (start_ms, end_ms, is_held) = self.window_at(slot, series.ok(), time_ms);
-        let lateness_ms = self.devices[slot].lateness_of(end_ms, self.settings.current.allowed_lateness_ms);
         let is_closed = !is_held && end_ms.saturating_sub(1) <= self.devices[slot].closed_ms;
-        if is_closed || is_late(end_ms, lateness_ms, watermark_ms) {
-            return Err(ReadingProblem::Late { time_ms, end_ms, watermark_ms });
+        if is_closed || self.is_behind(slot, series.ok(), (start_ms, end_ms), time_ms) {
+            return self.place_behind(slot, series, metric, (time_ms, value), (start_ms, end_ms));
         }
+        let index = self.series_index(slot, series, metric);
         let device = &mut self.devices[slot];
-        let index = series.unwrap_or_else(|at| {
-            device.series.reserve_exact(1);
-            let name = self.series.metric_names.share(metric);
-            device.series.insert(at, Series::new(name, self.settings.rules.range_of(metric)));
-            self.series.count += 1;
-            at
-        });
-        let Some(series) = device.series.get_mut(index) else { return Ok(()) };
+        let Some(series) = device.series.get_mut(index) else { return Ok(Placement::Live) };
         let touched = match series.window_mut(time_ms) {
             Some(window) => {
                 window.aggregate.add(value, time_ms);
@@ -174,17 +183,52 @@ impl Operator {
             }
         };
         if touched {
-            if !device.touched {
-                device.touched = true;
-                self.work.touched.push(slot);
-            }
-            return Ok(());
+            self.touch_device(slot);
+            return Ok(Placement::Live);
         }
         device.first_end_ms = device.first_end_ms.min(end_ms);
         self.series.open_windows += 1;
         if !self.per_device() {
             self.clocks.global.open.entry(end_ms).or_default().push(slot);
         }
-        Ok(())
+        Ok(Placement::Live)
+    }
+
+    /// Whether a reading has come too late for live data: the window that it belongs to is closed for good, or is held by the
+    /// backlog of its device, or fired and is not held.
+    fn is_behind(&self, slot: Slot, series: Option<usize>, (start_ms, end_ms): (i64, i64), time_ms: i64) -> bool {
+        let (device, settings) = (&self.devices[slot], &self.settings.current);
+        if is_late(end_ms, device.lateness_of(end_ms, settings.allowed_lateness_ms), self.watermark_at(slot)) {
+            return true;
+        }
+        if !settings.backlog {
+            return false;
+        }
+        let Some((index, series)) = series.and_then(|index| Some((index, device.series.get(index)?))) else {
+            return false;
+        };
+        let holds = |window: &Window| (window.start_ms..window.end_ms).contains(&time_ms);
+        let is_held = device.backlog.as_ref().is_some_and(|backlog| backlog.find(index, time_ms).is_some());
+        !series.windows.iter().any(holds) && (is_held || series.fired.overlap(start_ms, end_ms))
+    }
+
+    /// Index of the series of a device, which is created if the device does not have it: `Err` says where.
+    pub(super) fn series_index(&mut self, slot: Slot, series: Result<usize, usize>, metric: &str) -> usize {
+        series.unwrap_or_else(|at| {
+            let name = self.series.metric_names.share(metric);
+            let series = Series::new(name, self.settings.rules.range_of(metric));
+            self.devices[slot].insert_series(at, series);
+            self.series.count += 1;
+            at
+        })
+    }
+
+    /// Notes that windows of the device fire at the end of the batch.
+    pub(super) fn touch_device(&mut self, slot: Slot) {
+        let device = &mut self.devices[slot];
+        if !device.touched {
+            device.touched = true;
+            self.work.touched.push(slot);
+        }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Clocks {
     pub global: GlobalScope,
     /// Times at which silent devices are looked at next, under scope `device`.
     pub deadlines: Deadlines,
+    /// Times at which silent backlogs are looked at next.
+    pub backlogs: Deadlines,
     /// Newest event time in a window of any device.
     pub newest_ms: i64,
     /// What is remembered of times when the clock of the box was set back.
@@ -32,6 +34,7 @@ impl Default for Clocks {
             journal: JournalClock { now_ms: NONE_MS, listening_since_ms: NONE_MS, paused_ms: 0, swept_ms: NONE_MS },
             global: GlobalScope::default(),
             deadlines: Deadlines::default(),
+            backlogs: Deadlines::default(),
             newest_ms: NONE_MS,
             set_backs: SetBacks::default(),
         }
@@ -65,8 +68,11 @@ pub(super) struct GlobalScope {
     pub watermark_ms: i64,
     /// Newest event time in a window of any device.
     pub newest_ms: i64,
-    /// Arrival time of the last message.
+    /// Arrival time of the last message; of devices with a backlog, of the last one with a reading that was not behind the
+    /// watermark.
     pub last_arrival_ms: i64,
+    /// Until this time windows of all devices that expire are held for backlogs: the watermark has jumped.
+    pub holds_until_ms: i64,
     /// Devices with open windows, by the end of the window. A device may be listed twice, or no longer have the window.
     pub open: BTreeMap<i64, Vec<Slot>>,
     /// Devices with fired windows, by the end of the window; where it keeps a lateness of earlier settings, by the end at
@@ -81,6 +87,7 @@ impl Default for GlobalScope {
             watermark_ms: NONE_MS,
             newest_ms: NONE_MS,
             last_arrival_ms: NONE_MS,
+            holds_until_ms: NONE_MS,
             open: BTreeMap::new(),
             fired: BTreeMap::new(),
         }

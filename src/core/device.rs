@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
+use crate::core::backlog::Backlog;
 use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
@@ -22,6 +23,10 @@ pub(super) const NEVER_MS: i64 = i64::MAX;
 /// Tag of the added field with the last retained messages.
 const TAG_RETAINED: u8 = 1;
 const TAG_ERROR_SHARE: u8 = 11;
+/// Tag of the added field with the backlog.
+const TAG_BACKLOG: u8 = 9;
+/// Tag of the added field with `holds_until_ms` and `live_ms`.
+const TAG_RETURN: u8 = 10;
 /// Tag of the added field with [`Device::passed_ms`].
 const TAG_PASSED: u8 = 4;
 
@@ -49,8 +54,17 @@ pub(super) struct DueWindow {
     pub slot: Slot,
     /// Index of the series in the device.
     pub series: usize,
-    /// Index of the window in the series.
-    pub window: usize,
+    /// Where the window is.
+    pub place: WindowPlace,
+}
+
+/// Where the window of a series is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WindowPlace {
+    /// Among the windows of the series, at this index.
+    Live(usize),
+    /// In the backlog of the device. Holds the start of the window.
+    Backlog(i64),
 }
 
 /// Counts of what a device sends that is not as it should be, and yet no error.
@@ -119,6 +133,13 @@ pub(super) struct Device {
     pub clock: DeviceClock,
     /// Its last messages with the RETAIN flag; `None` before the first one.
     pub retained: Option<Box<RetainedHistory>>,
+    /// Windows behind the watermark, while the device catches up.
+    pub backlog: Option<Box<Backlog>>,
+    /// Until this time windows that expire are held for a backlog, although none has come: the device was away.
+    pub holds_until_ms: i64,
+    /// Arrival time of the last message; while the device has a backlog, of the last one with a reading that was not behind
+    /// the watermark. Silence begins there.
+    pub live_ms: i64,
     /// What the errors log holds of its errors; `None` before the first one.
     pub error_share: Option<Box<ErrorShare>>,
     /// Series of the device, in order of metric name.
@@ -154,6 +175,9 @@ impl Device {
             clock: DeviceClock::default(),
             error_share: None,
             retained: None,
+            backlog: None,
+            holds_until_ms: NONE_MS,
+            live_ms: NONE_MS,
             series: Vec::new(),
         }
     }
@@ -167,6 +191,22 @@ impl Device {
             return Ok(index);
         }
         self.series.binary_search_by(|series| (*series.metric).cmp(metric))
+    }
+
+    /// Adds a series where [`Device::find_series`] says that it belongs.
+    pub fn insert_series(&mut self, at: usize, series: Series) {
+        self.series.reserve_exact(1);
+        self.series.insert(at, series);
+        if let Some(backlog) = &mut self.backlog {
+            backlog.insert_series(at);
+        }
+    }
+
+    /// The newest window of a series that fired.
+    pub fn last_fired(&self, index: usize) -> Option<&Window> {
+        let live = self.series.get(index).and_then(Series::last_fired);
+        let behind = self.backlog.as_ref().and_then(|backlog| backlog.last_fired(index));
+        live.into_iter().chain(behind).max_by_key(|window| window.end_ms)
     }
 
     /// Counts a rejected reading.
@@ -209,7 +249,7 @@ impl Device {
                 continue;
             }
             if state.end_ms.saturating_sub(1) <= watermark_ms {
-                due.push(DueWindow { end_ms: state.end_ms, slot, series, window });
+                due.push(DueWindow { end_ms: state.end_ms, slot, series, place: WindowPlace::Live(window) });
             } else {
                 first_end_ms = first_end_ms.min(state.end_ms);
             }
@@ -256,6 +296,17 @@ impl Device {
         if let Some(retained) = &self.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
+        if let Some(backlog) = &self.backlog {
+            put_field(TAG_BACKLOG, out, |out| backlog.encode(out));
+        }
+        // A time that has passed means nothing any more.
+        let holds_until_ms = if self.holds_until_ms > self.last_arrival_ms { self.holds_until_ms } else { NONE_MS };
+        if holds_until_ms != NONE_MS || self.live_ms != self.last_arrival_ms {
+            put_field(TAG_RETURN, out, |out| {
+                put_i64(holds_until_ms, out);
+                put_i64(self.live_ms, out);
+            });
+        }
         if let Some(share) = &self.error_share {
             put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
         }
@@ -289,6 +340,15 @@ impl Device {
         read_fields(reader, |tag, field| match tag {
             TAG_CLOCK => {
                 self.clock = DeviceClock::decode(field)?;
+                Ok(())
+            }
+            TAG_BACKLOG => {
+                self.backlog = Some(Box::new(Backlog::decode(field, self.series.len())?));
+                Ok(())
+            }
+            TAG_RETURN => {
+                self.holds_until_ms = field.i64()?;
+                self.live_ms = field.i64()?;
                 Ok(())
             }
             TAG_ODD_COUNTS => {
@@ -349,6 +409,7 @@ impl Device {
         if !ordered {
             return Err(DecodeError::Content("a device's lists out of order"));
         }
+        device.live_ms = device.last_arrival_ms;
         let open = device.windows().filter(|(_, _, window)| window.is_open());
         device.first_end_ms = open.map(|(_, _, window)| window.end_ms).min().unwrap_or(NEVER_MS);
         Ok(device)
@@ -403,8 +464,8 @@ mod tests {
         let mut device = device(&[("a", 0, 0), ("a", 10, 0), ("b", 0, 1), ("b", 20, 0)]);
         let mut due = Vec::new();
         device.collect_due(9, 19, &mut due);
-        let ends: Vec<_> = due.iter().map(|due| (due.end_ms, due.series, due.window)).collect();
-        assert_eq!(ends, [(10, 0, 0), (20, 0, 1)]);
+        let ends: Vec<_> = due.iter().map(|due| (due.end_ms, due.series, due.place)).collect();
+        assert_eq!(ends, [(10, 0, WindowPlace::Live(0)), (20, 0, WindowPlace::Live(1))]);
         assert_eq!(device.first_end_ms, 30);
         assert_eq!(device.newest_open_end_ms(), Some(30));
     }

@@ -11,7 +11,8 @@
 //! maps or on the order of slots.
 
 use crate::core::clocks::GlobalScope;
-use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
+use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
+use crate::core::fired_runs::MAX_RUNS;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowResult};
 use crate::core::settings::{Settings, WatermarkScope};
@@ -36,7 +37,7 @@ impl Operator {
         if !device.has_open_windows() {
             return passed_ms;
         }
-        match self.counted_silence_ms(device.last_arrival_ms) {
+        match self.counted_silence_ms(device.live_ms) {
             Some(silence_ms) => {
                 let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);
                 passed_ms.max(self.silent_watermark_ms(device.newest_ms, silence_ms, newest_end_ms))
@@ -171,7 +172,7 @@ impl Operator {
         let (newest_ms, first_end_ms) = (device.newest_ms, device.first_end_ms);
         let by_silence_ms = idle_timeout_ms.map_or(NEVER_MS, |timeout_ms| {
             let silence_ms = watermark::silence_to_fire(timeout_ms, newest_ms, bound_ms, first_end_ms);
-            device.last_arrival_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
+            device.live_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
         });
         if !backlog {
             return by_silence_ms;
@@ -235,19 +236,35 @@ impl Operator {
                 self.fire_due(out);
             }
         } else if !moved.is_empty() {
+            let before_ms = self.clocks.global.watermark_ms;
             let after_ms = watermark::after(self.clocks.global.newest_ms, self.settings.current.out_of_orderness_ms);
             self.clocks.global.watermark_ms =
                 self.clocks.global.watermark_ms.max(after_ms.min(self.watermark_cap_ms()));
+            if self.settings.current.backlog {
+                let now_ms = self.clocks.journal.now_ms;
+                moved.iter().for_each(|&slot| self.devices[slot].live_ms = now_ms);
+                self.clocks.global.last_arrival_ms = now_ms;
+                self.note_global_pace(before_ms);
+            }
             self.fire_global(out);
         }
     }
 
     #[inline]
     fn advance_device(&mut self, slot: Slot) {
-        let cap_ms = self.watermark_cap_ms();
+        let Settings { out_of_orderness_ms, allowed_lateness_ms, backlog, .. } = self.settings.current;
+        let (now_ms, cap_ms) = (self.clocks.journal.now_ms, self.watermark_cap_ms());
         let device = &mut self.devices[slot];
-        let after_ms = watermark::after(device.newest_ms, self.settings.current.out_of_orderness_ms);
-        device.watermark_ms = device.watermark_ms.max(after_ms.min(cap_ms));
+        let before_ms = device.watermark_ms;
+        device.watermark_ms = before_ms.max(watermark::after(device.newest_ms, out_of_orderness_ms).min(cap_ms));
+        if backlog {
+            device.live_ms = now_ms;
+            let step_ms = device.watermark_ms.saturating_sub(before_ms);
+            if device.backlog.is_some() || step_ms > allowed_lateness_ms {
+                self.note_pace(slot, before_ms);
+            }
+        }
+        let device = &mut self.devices[slot];
         if device.first_end_ms.saturating_sub(1) <= device.watermark_ms {
             self.collect_due(slot);
         }
@@ -284,12 +301,18 @@ impl Operator {
         self.fire_due(out);
     }
 
-    /// Fires all open windows of `slots`, due or not.
+    /// Fires all windows of `slots` that have not fired, due or not, those of backlogs too.
     pub(super) fn fire_open(&mut self, slots: &[Slot], out: &mut dyn Collector) {
         for &slot in slots {
             self.devices[slot].collect_due(slot, NEVER_MS, &mut self.work.due);
+            self.collect_waiting(slot);
         }
         self.fire_due(out);
+        for &slot in slots {
+            if let Some(backlog) = &mut self.devices[slot].backlog {
+                backlog.forget_fired();
+            }
+        }
     }
 
     /// Fires every window that has not fired yet, as the end of a bounded input does.
@@ -299,26 +322,32 @@ impl Operator {
         self.drop_expired();
     }
 
-    /// Fires the windows in `work.due`, which were open.
+    /// Fires the windows in `work.due`.
     fn fire_due(&mut self, out: &mut dyn Collector) {
-        let mut due = std::mem::take(&mut self.work.due);
-        self.series.open_windows -= due.len();
+        let due = std::mem::take(&mut self.work.due);
+        self.fire_together(due, out);
+    }
+
+    /// Fires windows in their order.
+    pub(super) fn fire_together(&mut self, mut due: Vec<DueWindow>, out: &mut dyn Collector) {
         self.sort_and_fire(&mut due, out);
         due.clear();
         self.work.due = due;
     }
 
-    /// Fires the windows that got late readings in this batch, each window once.
+    /// Fires the windows that got late readings in this batch, each window once, and those that backlogs have moved on past.
     pub(super) fn fire_touched(&mut self, out: &mut dyn Collector) {
         let mut due = std::mem::take(&mut self.work.due);
         for slot in std::mem::take(&mut self.work.touched) {
             self.devices[slot].touched = false;
             let touched = self.devices[slot].windows().filter(|(_, _, state)| state.touched);
-            due.extend(touched.map(|(series, window, state)| DueWindow { end_ms: state.end_ms, slot, series, window }));
+            due.extend(touched.map(|(series, window, state)| {
+                let place = WindowPlace::Live(window);
+                DueWindow { end_ms: state.end_ms, slot, series, place }
+            }));
+            self.collect_behind(slot, &mut due);
         }
-        self.sort_and_fire(&mut due, out);
-        due.clear();
-        self.work.due = due;
+        self.fire_together(due, out);
     }
 
     pub(super) fn sort_and_fire(&mut self, due: &mut [DueWindow], out: &mut dyn Collector) {
@@ -335,11 +364,20 @@ impl Operator {
 
     fn fire(&mut self, due: DueWindow, out: &mut dyn Collector) {
         self.about_to_change(self.devices[due.slot].group);
-        let seq = self.next_seq.window;
+        let (seq, max_held) = (self.next_seq.window, self.settings.current.max_backlog_windows_per_device);
+        let is_live = matches!(due.place, WindowPlace::Live(_));
         let device = &mut self.devices[due.slot];
+        let max_runs = MAX_RUNS + device.backlog.as_ref().map_or(0, |_| max_held);
         let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
         let Some(series) = device.series.get_mut(due.series) else { return };
-        let Some(window) = series.windows.get_mut(due.window) else { return };
+        let window = match due.place {
+            WindowPlace::Live(index) => series.windows.get_mut(index),
+            WindowPlace::Backlog(start_ms) => {
+                let backlog = device.backlog.as_mut();
+                backlog.and_then(|backlog| backlog.get_mut((due.series as u32, start_ms)))
+            }
+        };
+        let Some(window) = window else { return };
         let mut revision = window.firings;
         if revision == 0 {
             let passed_ms = device.passed_ms.max(self.clocks.set_backs.passed_ms);
@@ -350,7 +388,17 @@ impl Operator {
         out.window(seq, &WindowResult { supersedes, ..window.result(&device.id, &series.metric, revision) });
         if window.firings == 0 {
             self.totals.windows_first += 1;
-            if self.settings.current.watermark == WatermarkScope::Global {
+            self.totals.windows_backlog += u64::from(window.flags.backlog);
+            match due.place {
+                WindowPlace::Live(_) => self.series.open_windows -= usize::from(window.is_open()),
+                WindowPlace::Backlog(_) => self.backlogs.waiting -= 1,
+            }
+            if self.settings.current.backlog {
+                let oldest_ms = oldest_run_ms(&self.settings.current, self.clocks.journal.now_ms);
+                let closed = series.fired.add(window.start_ms, window.end_ms, oldest_ms, max_runs);
+                self.totals.fired_runs_merged += closed;
+            }
+            if is_live && self.settings.current.watermark == WatermarkScope::Global {
                 self.clocks.global.fired.entry(closing_end_ms).or_default().push(due.slot);
             }
         } else {
@@ -360,7 +408,7 @@ impl Operator {
         window.firings = revision.saturating_add(1);
         window.touched = false;
         self.next_seq.window += 1;
-        if !device.to_clean {
+        if is_live && !device.to_clean {
             device.to_clean = true;
             self.work.to_clean.push(due.slot);
         }
@@ -381,14 +429,33 @@ impl Operator {
             }
             self.about_to_change(self.devices[slot].group);
             let watermark_ms = self.watermark_at(slot);
-            let device = &mut self.devices[slot];
-            device.to_clean = false;
-            let carried = device.carried.as_deref();
-            let lateness_ms = |end_ms| carried.map_or(allowed_ms, |carried| carried.lateness_of(end_ms, allowed_ms));
-            for series in &mut device.series {
-                let is_expired = |window: &Window| is_late(window.end_ms, lateness_ms(window.end_ms), watermark_ms);
+            let carried = self.devices[slot].carried.clone();
+            let lateness_ms = |end_ms| carried.as_deref().map_or(allowed_ms, |all| all.lateness_of(end_ms, allowed_ms));
+            let is_expired = |window: &Window| is_late(window.end_ms, lateness_ms(window.end_ms), watermark_ms);
+            self.devices[slot].to_clean = false;
+            if self.holds_windows(&self.devices[slot]) {
+                self.hold_expired(slot, is_expired);
+                continue;
+            }
+            for series in &mut self.devices[slot].series {
                 self.series.windows -= series.drop_expired(is_expired);
             }
         }
     }
+
+    /// Moves windows that expired into the backlog of the device.
+    fn hold_expired(&mut self, slot: Slot, is_expired: impl Fn(&Window) -> bool) {
+        for index in 0..self.devices[slot].series.len() {
+            let mut expired = Vec::new();
+            if let Some(series) = self.devices[slot].series.get_mut(index) {
+                self.series.windows -= series.take_expired(&is_expired, |window| expired.push(window));
+            }
+            self.hold(slot, index, expired);
+        }
+    }
+}
+
+/// Runs of fired windows that ended before this time are not needed: readings so old are rejected.
+fn oldest_run_ms(settings: &Settings, now_ms: i64) -> i64 {
+    settings.max_age_ms.map_or(NONE_MS, |max_ms| now_ms.saturating_sub(max_ms).saturating_sub(settings.window_ms))
 }

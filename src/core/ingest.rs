@@ -185,6 +185,9 @@ impl Operator {
             self.advance(&batch.moved, out);
             batch.moved.clear();
         }
+        if !self.work.crowded.is_empty() {
+            self.make_room(out);
+        }
         index
     }
 
@@ -486,11 +489,18 @@ impl Operator {
         if self.per_device() {
             self.settle(slot);
         }
+        if self.settings.current.backlog {
+            self.note_return(slot);
+        }
         let (now_ms, awake_ms) = (self.clocks.journal.now_ms, self.clocks.journal.awake_ms());
         let device = &mut self.devices[slot];
         device.last_arrival_ms = now_ms;
         device.last_awake_ms = awake_ms;
-        self.clocks.global.last_arrival_ms = now_ms;
+        // A backlog is no sign that the live data of the device goes on.
+        if device.backlog.is_none() {
+            device.live_ms = now_ms;
+            self.clocks.global.last_arrival_ms = now_ms;
+        }
     }
 
     /// Whether an `error` field stands beside a reading, and does not make it a fault.

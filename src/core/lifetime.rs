@@ -133,6 +133,7 @@ impl Operator {
         let device = self.devices.remove(slot);
         self.extra_digests -= device.sequences.extra_digests();
         self.owners.remove(&device);
+        self.uncount_backlog(&device);
         self.series.count -= device.series.len();
         self.series.windows -= device.windows().count();
     }

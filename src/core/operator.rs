@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
@@ -60,6 +61,8 @@ pub(super) struct BatchWork {
     pub touched: Vec<Slot>,
     /// Devices whose expired windows are dropped at the end of this batch.
     pub to_clean: Vec<Slot>,
+    /// Devices whose backlogs got another window from the current message.
+    pub crowded: Vec<Slot>,
     /// Windows that fire together, before they are sorted.
     pub due: Vec<DueWindow>,
     /// Text of the error that is being emitted.
@@ -81,6 +84,7 @@ pub struct Operator {
     pub(super) devices: Registry,
     pub(super) owners: Owners,
     pub(super) series: SeriesTable,
+    pub(super) backlogs: BacklogCounts,
     pub(super) clients: Clients,
     pub(super) groups: Groups,
     pub(super) clocks: Clocks,
@@ -102,6 +106,7 @@ impl Operator {
             devices: Registry::default(),
             owners: Owners::default(),
             series: SeriesTable::default(),
+            backlogs: BacklogCounts::default(),
             clients: Clients::default(),
             groups: Groups::new(),
             clocks: Clocks::default(),
@@ -144,7 +149,7 @@ impl Operator {
 
     /// Whether a window waits for time to pass. While one does, the pipeline writes ticks into an idle journal.
     pub fn has_open_windows(&self) -> bool {
-        self.series.open_windows > 0
+        self.series.open_windows > 0 || self.backlogs.waiting > 0
     }
 
     /// Counts since the journal began.
@@ -157,8 +162,10 @@ impl Operator {
         Sizes {
             devices: self.devices.len(),
             series: self.series.count,
-            open_windows: self.series.open_windows,
-            windows: self.series.windows,
+            open_windows: self.series.open_windows + self.backlogs.waiting,
+            windows: self.series.windows + self.backlogs.windows,
+            backlog_windows: self.backlogs.windows,
+            backlog_devices: self.backlogs.devices,
             clients: self.clients.len(),
             extra_digests: self.extra_digests,
         }

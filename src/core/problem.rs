@@ -242,10 +242,11 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::Late { time_ms, end_ms, watermark_ms } => write!(
                 f,
                 "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
-                 raise window.allowed_lateness if such readings must count",
+                 window.allowed_lateness = \"{}s\" would have kept it open",
                 Rfc3339(time_ms),
                 Rfc3339(end_ms),
-                Rfc3339(watermark_ms)
+                Rfc3339(watermark_ms),
+                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1
             ),
             Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
             Self::Fault(None) => f.write_str("the device reported a fault"),

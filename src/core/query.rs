@@ -111,11 +111,11 @@ impl Operator {
     /// One device, if it is known.
     pub fn device(&self, device_id: &str) -> Option<DeviceDetail> {
         let device = &self.devices[self.devices.find(device_id)?];
-        let last = |series: &Series| (series.metric.to_string(), last_window(device, series));
+        let last = |(index, series): (usize, &Series)| (series.metric.to_string(), last_window(device, index));
         Some(DeviceDetail {
             summary: self.summary(device),
             sequence_ranges: device.sequences.seen.ranges().collect(),
-            series: device.series.iter().map(last).collect(),
+            series: device.series.iter().enumerate().map(last).collect(),
         })
     }
 
@@ -126,12 +126,12 @@ impl Operator {
         let mut more = 0;
         for slot in self.devices.slots_after(None) {
             let device = &self.devices[slot];
-            for series in &device.series {
-                if series.last_fired().is_none_or(|window| window.end_ms <= since_ms) {
+            for index in 0..device.series.len() {
+                if device.last_fired(index).is_none_or(|window| window.end_ms <= since_ms) {
                     continue;
                 }
                 if windows.len() < limit {
-                    windows.extend(last_window(device, series));
+                    windows.extend(last_window(device, index));
                 } else {
                     more += 1;
                 }
@@ -174,8 +174,9 @@ fn known(time_ms: i64) -> Option<i64> {
     (time_ms != NONE_MS).then_some(time_ms)
 }
 
-fn last_window(device: &Device, series: &Series) -> Option<LastWindow> {
-    let window = series.last_fired()?;
+fn last_window(device: &Device, index: usize) -> Option<LastWindow> {
+    let series = device.series.get(index)?;
+    let window = device.last_fired(index)?;
     let result = window.result(&device.id, &series.metric, window.firings - 1);
     let mut json = Vec::new();
     result.write_json(window.fired_seq, &mut json);

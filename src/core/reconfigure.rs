@@ -17,6 +17,7 @@ impl Operator {
     pub fn reconfigure(&mut self, settings: Settings, out: &mut impl Collector) {
         self.settle_all();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        self.change_backlog(&settings, &slots, out);
         if settings.has_field_rules() {
             self.reconfigure_devices(&settings, &slots);
             self.take_settings(settings);
@@ -162,6 +163,7 @@ impl Operator {
             }
         }
         self.rebuild_deadlines();
+        self.rebuild_backlogs();
     }
 }
 

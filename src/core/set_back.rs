@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::core::clocks::Clocks;
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
-use crate::core::device::{Device, DueWindow, NEVER_MS, Slot};
+use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
 use crate::core::group::KEY_GROUPS;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
@@ -299,10 +299,12 @@ impl Operator {
             self.about_to_change(group);
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        self.end_backlogs(&slots, out);
         self.fire_wrong(&slots, right, out);
         self.clocks.set_backs.note(from_ms, to_ms, &self.settings.current);
         for &slot in &slots {
             right.lower_device(&mut self.devices[slot]);
+            self.lower_backlog(slot, right.watermark_ms);
         }
         right.lower_clocks(&mut self.clocks);
         self.owners.set_back(to_ms);
@@ -316,20 +318,19 @@ impl Operator {
         let mut due = std::mem::take(&mut self.work.due);
         for &slot in slots {
             let device = &mut self.devices[slot];
-            let (mut open, mut first_end_ms) = (0, NEVER_MS);
+            let mut first_end_ms = NEVER_MS;
             for (index, series) in device.series.iter_mut().enumerate() {
                 for (place, window) in series.windows.iter_mut().enumerate() {
                     if right.is_wrong(window) {
-                        open += usize::from(window.is_open());
                         window.flags.wrong_clock = true;
-                        due.push(DueWindow { end_ms: window.end_ms, slot, series: index, window: place });
+                        let place = WindowPlace::Live(place);
+                        due.push(DueWindow { end_ms: window.end_ms, slot, series: index, place });
                     } else if window.is_open() {
                         first_end_ms = first_end_ms.min(window.end_ms);
                     }
                 }
             }
             device.first_end_ms = first_end_ms;
-            self.series.open_windows -= open;
             let ends_ms = device.windows().filter(|(_, _, window)| right.is_wrong(window));
             let passed_ms = ends_ms.map(|(_, _, window)| window.end_ms.saturating_sub(1)).max();
             device.passed_ms = device.passed_ms.max(passed_ms.unwrap_or(NONE_MS));

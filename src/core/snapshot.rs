@@ -25,6 +25,7 @@ use crate::core::replayed::ReplayedSet;
 use crate::core::set_back::SetBacks;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
+use crate::core::watermark::NONE_MS;
 use crate::defects::{self, Defect};
 
 const HEADER_FORMAT: u8 = 4;
@@ -51,6 +52,8 @@ const GROUP_WITH_RINGS: u8 = 1;
 /// Tag of the header's added field with the number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
 const TAG_ERROR_SHARE: u8 = 11;
+/// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
+const TAG_BACKLOGS: u8 = 9;
 /// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
 const TAG_ODD_TOTALS: u8 = 3;
 
@@ -173,6 +176,14 @@ impl Operator {
         if self.totals.retained_repeats > 0 {
             put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
         }
+        let Totals { windows_backlog, backlog_windows_forced, fired_runs_merged, .. } = self.totals;
+        let counts = [windows_backlog, backlog_windows_forced, fired_runs_merged];
+        if counts != [0; 3] || global.holds_until_ms != NONE_MS {
+            put_field(TAG_BACKLOGS, &mut out, |out| {
+                counts.into_iter().for_each(|count| put_u64(count, out));
+                put_i64(global.holds_until_ms, out);
+            });
+        }
         if self.unknown_error_share != ErrorShare::default() || self.totals.errors_not_stored > 0 {
             put_field(TAG_ERROR_SHARE, &mut out, |out| {
                 self.unknown_error_share.encode(out);
@@ -266,6 +277,13 @@ impl Operator {
                 self.totals.topics_cleared = field.u64()?;
                 Ok(())
             }
+            TAG_BACKLOGS => {
+                self.totals.windows_backlog = field.u64()?;
+                self.totals.backlog_windows_forced = field.u64()?;
+                self.totals.fired_runs_merged = field.u64()?;
+                self.clocks.global.holds_until_ms = field.i64()?;
+                Ok(())
+            }
             TAG_SET_BACKS => {
                 self.clocks.set_backs = SetBacks::decode(field)?;
                 Ok(())
@@ -348,6 +366,9 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         arrival_times: _,
         topics_cleared: _,
         retained_repeats: _,
+        windows_backlog: _,
+        backlog_windows_forced: _,
+        fired_runs_merged: _,
         errors_not_stored: _,
         window_sizes_dropped: _,
     } = totals;

@@ -18,6 +18,12 @@ pub struct Totals {
     pub windows_first: u64,
     /// Further firings of windows, after late readings.
     pub windows_corrected: u64,
+    /// First firings of windows that a backlog filled. They are among `windows_first`.
+    pub windows_backlog: u64,
+    /// Windows of backlogs that fired because there was no room for more.
+    pub backlog_windows_forced: u64,
+    /// Gaps between fired windows that were closed because a series had too many.
+    pub fired_runs_merged: u64,
     /// Merges of two ranges of seen sequence numbers, because a device had too many ranges.
     pub sequence_ranges_merged: u64,
     /// Restarts of devices that their sequence numbers or `boot` showed.
@@ -71,6 +77,10 @@ pub struct Sizes {
     pub open_windows: usize,
     /// Windows that are held, fired ones included.
     pub windows: usize,
+    /// Windows of backlogs that are held. They are among `windows`.
+    pub backlog_windows: usize,
+    /// Devices with a backlog.
+    pub backlog_devices: usize,
     /// MQTT clients that are remembered for redelivery.
     pub clients: usize,
     /// Digests of readings that devices have beyond the twelve that each may have.

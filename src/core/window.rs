@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, read_fields};
+use crate::core::added_fields::{UNKNOWN_FIELD, end_fields, put_field, read_fields};
 use crate::core::aggregate::Aggregate;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
+use crate::core::fired_runs::FiredRuns;
 use crate::core::output::{WindowFlags, WindowResult};
+use crate::defects::{self, Defect};
 
 /// Start and end of the window of `size_ms` that holds `time_ms`. Windows are aligned to the epoch, before it as well.
 pub(super) fn bounds(time_ms: i64, size_ms: i64) -> (i64, i64) {
@@ -22,6 +24,9 @@ pub(super) fn is_late(end_ms: i64, allowed_lateness_ms: i64, watermark_ms: i64) 
 
 /// Where the flags of a window begin in the byte that its stored form shares with the scales of the aggregate.
 const FLAGS_SHIFT: u32 = 4;
+
+/// Added field of a series: event times of windows that fired.
+const TAG_FIRED: u8 = 1;
 
 /// One window of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,7 +75,8 @@ impl Window {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         let (count, floats, [first_ms, last_ms], scales) = self.aggregate.to_parts();
         put_i64(self.start_ms, out);
         put_u64(self.end_ms.wrapping_sub(self.start_ms) as u64, out);
@@ -85,7 +91,8 @@ impl Window {
         put_words(floats.map(f64::to_bits), out);
     }
 
-    fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+    /// Reads the stored form.
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let start_ms = reader.i64()?;
         let end_ms = start_ms.wrapping_add(reader.u64()? as i64);
         let firings = reader.u32()?;
@@ -115,12 +122,14 @@ pub(super) struct Series {
     pub range: Option<u32>,
     /// Open windows, fired windows that still accept readings, and the newest fired window; in order of start.
     pub windows: Vec<Window>,
+    /// Event times of windows that fired; not kept with `window.backlog` off.
+    pub fired: FiredRuns,
 }
 
 impl Series {
     /// A series without windows.
     pub fn new(metric: Arc<str>, range: Option<u32>) -> Self {
-        Self { metric, range, windows: Vec::new() }
+        Self { metric, range, windows: Vec::new(), fired: FiredRuns::default() }
     }
 
     /// The window that holds `time_ms`. The search begins at the newest, where most readings belong.
@@ -146,13 +155,23 @@ impl Series {
 
     /// Drops fired windows for which `is_expired` holds, but not the newest fired window. Returns how many were dropped.
     pub fn drop_expired(&mut self, is_expired: impl Fn(&Window) -> bool) -> usize {
+        self.take_expired(is_expired, |_| {})
+    }
+
+    /// As [`Series::drop_expired`]; each window that is dropped is given to `take`.
+    pub fn take_expired(&mut self, is_expired: impl Fn(&Window) -> bool, mut take: impl FnMut(Window)) -> usize {
         let before = self.windows.len();
         if before <= 1 {
             return 0;
         }
         let last_fired = self.last_fired().map(|window| (window.start_ms, window.end_ms));
         self.windows.retain(|window| {
-            window.firings == 0 || Some((window.start_ms, window.end_ms)) == last_fired || !is_expired(window)
+            let stays =
+                window.firings == 0 || Some((window.start_ms, window.end_ms)) == last_fired || !is_expired(window);
+            if !stays {
+                take(*window);
+            }
+            stays
         });
         // A backlog may have needed room for many windows at a time.
         if self.windows.capacity() > 2 * self.windows.len() + 8 {
@@ -168,6 +187,9 @@ impl Series {
         for window in &self.windows {
             window.encode(out);
         }
+        if !defects::is(Defect::ForgetFiredRuns) {
+            put_field(TAG_FIRED, out, |out| self.fired.encode(out));
+        }
         end_fields(out);
     }
 
@@ -182,10 +204,17 @@ impl Series {
         if windows.windows(2).any(|pair| matches!(pair, [a, b] if a.start_ms >= b.start_ms)) {
             return Err(DecodeError::Content("windows out of order"));
         }
+        let mut fired = FiredRuns::default();
         if has_fields {
-            read_fields(reader, |_, _| Err(UNKNOWN_FIELD))?;
+            read_fields(reader, |tag, field| {
+                match tag {
+                    TAG_FIRED => fired = FiredRuns::decode(field)?,
+                    _ => return Err(UNKNOWN_FIELD),
+                }
+                Ok(())
+            })?;
         }
-        Ok(Self { metric, range: None, windows })
+        Ok(Self { metric, range: None, windows, fired })
     }
 }
 
@@ -261,6 +290,8 @@ mod tests {
         let mut series = series(&[(-20, 3), (10, 0)]);
         series.windows[0].aggregate.add(f64::MAX, -11);
         series.windows[0].aggregate.add(f64::MAX, -15);
+        series.fired.add(-20, -10, i64::MIN, 2);
+        series.fired.add(30, 40, i64::MIN, 2);
         let mut bytes = Vec::new();
         series.encode(&mut bytes);
         assert_eq!(Series::decode(&mut FieldReader::new(&bytes), true), Ok(series));

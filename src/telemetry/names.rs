@@ -124,6 +124,11 @@ metrics! {
     WINDOWS_EMITTED Counter "weir_windows_emitted_total" "Window firings since the journal began; label kind (first, correction).";
     WINDOWS_OPEN Gauge "weir_windows_open" "Windows that have not fired.";
     WINDOWS_HELD Gauge "weir_windows_held" "Windows in memory, fired ones included.";
+    WINDOWS_BACKLOG Counter "weir_backlog_windows_fired_total" "First firings of windows that a backlog filled, since the journal began.";
+    BACKLOG_WINDOWS_FORCED Counter "weir_backlog_windows_forced_total" "Windows of backlogs that fired early because a bound on their number was reached, since the journal began.";
+    BACKLOG_WINDOWS Gauge "weir_backlog_windows" "Windows held for backlogs.";
+    BACKLOG_DEVICES Gauge "weir_backlog_devices" "Devices with a backlog that has not ended.";
+    FIRED_RUNS_MERGED Counter "weir_fired_runs_merged_total" "Gaps between fired windows that count as fired because their series had too many gaps, since the journal began.";
     WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock minus the lowest watermark of devices with open windows.";
     EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock minus the newest event time accepted.";
     DEVICES Gauge "weir_devices" "Devices in the state.";

@@ -41,7 +41,7 @@ fn a_device_ahead_waits_for_its_window_to_end() {
 #[test]
 fn the_watermark_stops_at_the_newest_open_window() {
     both_scopes(|settings| {
-        let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..settings });
+        let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, backlog: false, ..settings });
         bench.check(T0, &[a(0, 1.0)], &[]);
         bench.check(T0 + 3_600_000, &[Input::Tick], &["a/m@0#0=1.0"]);
         bench.check(T0 + 3_600_000, &[a(4_999, 1.0), a(5_000, 2.0), a(12_000, 4.0)], &["late a/m 0", "a/m@5000#0=2.0"]);
@@ -64,7 +64,8 @@ fn silence_begins_when_weir_listens() {
 #[test]
 fn what_silence_did_before_a_resumption_stays() {
     both_scopes(|settings| {
-        let mut bench = OperatorHarness::new(Settings { window_ms: 60_000, allowed_lateness_ms: 0, ..settings });
+        let mut bench =
+            OperatorHarness::new(Settings { window_ms: 60_000, allowed_lateness_ms: 0, backlog: false, ..settings });
         let start = -(T0 % 60_000);
         // Silence moves the watermark past the end of the window before, which was never opened.
         bench.check(T0, &[a(start + 1_000, 1.0)], &[]);

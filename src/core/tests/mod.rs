@@ -1,6 +1,7 @@
 //! Tests of the operator as a whole.
 
 mod ahead;
+mod backlog;
 mod conformance;
 mod error_share;
 mod events;

@@ -1,6 +1,6 @@
 //! Replays of stored errors.
 
-use super::{Effect, Effects, Input, OperatorHarness, T0, numbered, reading};
+use super::{Effect, Effects, Input, OperatorHarness, T0, flink, numbered, reading};
 use crate::core::operator::Operator;
 use crate::core::record::{self, Record, RecordDecoder, ReplayItem, ReplayItems, ReplayRecord};
 use crate::core::replay_effects::{MAX_REPLAY_EFFECTS, ReplayEffect};
@@ -8,7 +8,7 @@ use crate::core::replayed::ReplayOrigins;
 use crate::core::settings::{MetricRange, Settings};
 
 fn allow(devices: &[&str]) -> Settings {
-    Settings { allowed_devices: devices.iter().map(|&id| id.to_owned()).collect(), ..Settings::default() }
+    Settings { allowed_devices: devices.iter().map(|&id| id.to_owned()).collect(), ..flink() }
 }
 
 impl OperatorHarness {
@@ -250,7 +250,7 @@ fn time_is_judged_by_both_arrivals() {
 
 #[test]
 fn late_readings_stay_late() {
-    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..Settings::default() });
+    let mut bench = OperatorHarness::new(Settings { allowed_lateness_ms: 0, ..flink() });
     let messages = [reading(0, 1.0), reading(20_000, 1.0), reading(1, 1.0)].map(|text| Input::telemetry("a", text));
     bench.check(T0 + 20_000, &messages, &["a/m@0#0=1.0", "late a/m 0"]);
     let replay = bench.replay(0);

@@ -20,7 +20,7 @@ fn silent_devices_are_forgotten() {
     bench.check(T0 + 29 * DAY_MS, &[Input::telemetry("b", reading(29 * DAY_MS, 4.0))], &["b/m@0#0=2.0"]);
     let effects = &["a/m@0#0=1.0"];
     bench.check(T0 + 30 * DAY_MS, &[Input::Tick], effects);
-    let sizes = Sizes { devices: 1, series: 1, open_windows: 1, windows: 2, clients: 1, extra_digests: 0 };
+    let sizes = Sizes { devices: 1, series: 1, open_windows: 1, windows: 2, clients: 1, ..Sizes::default() };
     assert_eq!(bench.operator.sizes(), sizes);
     assert_eq!(bench.operator.totals().devices_expired, 1);
     assert!(bench.operator.device("a").is_none());

@@ -103,6 +103,9 @@ fn totals(totals: &Totals) {
     gauge!(names::READINGS_UNACCOUNTED).set(totals.unaccounted() as f64);
     counter!(names::WINDOWS_EMITTED, "kind" => "first").absolute(totals.windows_first);
     counter!(names::WINDOWS_EMITTED, "kind" => "correction").absolute(totals.windows_corrected);
+    counter!(names::WINDOWS_BACKLOG).absolute(totals.windows_backlog);
+    counter!(names::BACKLOG_WINDOWS_FORCED).absolute(totals.backlog_windows_forced);
+    counter!(names::FIRED_RUNS_MERGED).absolute(totals.fired_runs_merged);
     counter!(names::SEQUENCE_RANGES_MERGED).absolute(totals.sequence_ranges_merged);
     counter!(names::SEQUENCE_RESTARTS).absolute(totals.sequence_restarts);
     counter!(names::SEQUENCE_WRAPS).absolute(totals.sequence_wraps);
@@ -121,6 +124,8 @@ fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     let seconds_since = |ms: i64| state.resources.clock.now_ms().saturating_sub(ms) as f64 / 1_000.0;
     gauge!(names::WINDOWS_OPEN).set(status.sizes.open_windows as f64);
     gauge!(names::WINDOWS_HELD).set(status.sizes.windows as f64);
+    gauge!(names::BACKLOG_WINDOWS).set(status.sizes.backlog_windows as f64);
+    gauge!(names::BACKLOG_DEVICES).set(status.sizes.backlog_devices as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
     gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);

@@ -117,7 +117,7 @@ fn payloads_and_fields() {
 
 #[test]
 fn duplicates_and_late_readings() {
-    let weir = WEIR.start(&[("errors.store_duplicates", "true")]);
+    let weir = WEIR.start(&[("errors.store_duplicates", "true"), ("window.backlog", "'off'")]);
     let mut check = ReasonCheck::new(&weir);
     let start = window_before(120);
     check.accepted("d", &good(start, 0));
