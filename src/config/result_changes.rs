@@ -60,6 +60,7 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("tenants", "tenants", Start),
     ("records_name_users", "", Unsaid),
     ("errors_in_proportion", "", Unsaid),
+    ("error_share", "errors.retention_bytes", Start),
     ("rules", "", Unsaid),
 ];
 

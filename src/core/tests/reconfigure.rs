@@ -85,7 +85,7 @@ fn several_sizes_before_1970() {
     bench.apply(T0, &[Input::Settings(Box::new(settings(60_000)))]);
     bench.apply(T0, &[a(-60_001), a(-60_000)]);
     bench.apply(T0, &[Input::Settings(Box::new(settings(7_000)))]);
-    let effects = bench.apply(T0, &[a(-1), a(1), a(6_999), a(7_000), a(30_000)]);
+    let effects = bench.apply(T0, &[a(-2), a(1), a(6_999), a(7_000), a(30_000)]);
     assert_eq!(start(&effects), [(-65_000, -60_000), (-60_000, 0), (0, 7_000), (7_000, 14_000)]);
 }
 
