@@ -94,6 +94,11 @@ impl Backlog {
         self.windows.get_mut(&key).map(|held| &mut held.window)
     }
 
+    /// End of the newest window.
+    pub fn newest_end_ms(&self) -> Option<i64> {
+        self.windows.values().map(|held| held.window.end_ms).max()
+    }
+
     /// The newest fired window of a series.
     pub fn last_fired(&self, series: usize) -> Option<&Window> {
         let all = self.windows.range((series as u32, i64::MIN)..=(series as u32, i64::MAX));

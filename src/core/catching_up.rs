@@ -385,7 +385,8 @@ impl Operator {
             device.live_ms = device.last_arrival_ms;
             device.holds_until_ms = NONE_MS;
             let passed_ms = watermark_ms.saturating_add(1).max(device.closed_ms.saturating_add(1));
-            let (start_ms, end_ms) = bounds(passed_ms, self.settings.current.window_ms);
+            let size_ms = device.window_size_at(passed_ms, self.settings.current.window_ms);
+            let (start_ms, end_ms) = bounds(passed_ms, size_ms);
             let passed_ms = if passed_ms == end_ms { end_ms } else { start_ms };
             for series in &mut device.series {
                 series.fired = Default::default();

@@ -29,6 +29,11 @@ pub(super) struct FiredRuns {
 }
 
 impl FiredRuns {
+    /// End of the newest window that fired.
+    pub fn newest_end_ms(&self) -> Option<i64> {
+        (!self.is_empty()).then_some(self.newest.end_ms)
+    }
+
     /// Whether nothing has fired.
     pub fn is_empty(&self) -> bool {
         self.newest.start_ms == self.newest.end_ms

@@ -168,9 +168,12 @@ impl Operator {
 }
 
 impl Device {
-    /// End of the newest window that the device has, fired or not. The newest that fired is kept.
+    /// End of the newest window that the device has or that fired, those of its backlog included.
     fn newest_end_ms(&self) -> Option<i64> {
-        self.series.iter().filter_map(|series| series.windows.last()).map(|window| window.end_ms).max()
+        let live = self.series.iter().filter_map(|series| series.windows.last()).map(|window| window.end_ms);
+        let fired = self.series.iter().filter_map(|series| series.fired.newest_end_ms());
+        let behind = self.backlog.as_ref().and_then(|backlog| backlog.newest_end_ms());
+        live.chain(fired).chain(behind).max()
     }
 
     /// Changes what the device keeps of earlier settings. `change` may return a time before which no window may begin.
@@ -199,7 +202,7 @@ impl Device {
     }
 
     /// Size of the window that holds `time_ms`, where the settings say `settings_ms`.
-    fn window_size_at(&self, time_ms: i64, settings_ms: i64) -> i64 {
+    pub fn window_size_at(&self, time_ms: i64, settings_ms: i64) -> i64 {
         self.carried.as_ref().map_or(settings_ms, |carried| carried.size_at(time_ms, settings_ms))
     }
 
