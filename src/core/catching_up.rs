@@ -361,9 +361,10 @@ impl Operator {
     /// the right time have not fired in it. Its backlog has ended before.
     pub(super) fn lower_backlog(&mut self, slot: Slot, watermark_ms: i64) {
         let now_ms = watermark_ms.saturating_add(self.settings.current.out_of_orderness_ms).saturating_add(1);
-        let (right_ms, _) = bounds(watermark_ms.saturating_add(1), self.settings.current.window_ms);
         self.clocks.global.holds_until_ms = NONE_MS;
         let device = &mut self.devices[slot];
+        let next_ms = watermark_ms.saturating_add(1);
+        let (right_ms, _) = bounds(next_ms, device.window_size_at(next_ms, self.settings.current.window_ms));
         device.holds_until_ms = NONE_MS;
         device.live_ms = device.live_ms.min(now_ms);
         for series in &mut device.series {

@@ -8,6 +8,7 @@ use std::fmt;
 use crate::core::clocks::Clocks;
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
+use crate::core::device_clock::DeviceClock;
 use crate::core::group::KEY_GROUPS;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
@@ -250,6 +251,12 @@ impl RightClock {
         }
         device.last_arrival_ms = device.last_arrival_ms.min(self.now_ms);
         device.first_seen_ms = device.first_seen_ms.min(self.now_ms);
+        device.sequences.set_back(self.now_ms);
+        if let Some(share) = &mut device.error_share {
+            share.set_back(self.now_ms);
+        }
+        // All offsets were measured with the wrong clock.
+        (device.clock, device.clock_offset_ms) = (DeviceClock::default(), 0);
     }
 
     fn lower_clocks(self, clocks: &mut Clocks) {
@@ -304,11 +311,13 @@ impl Operator {
         self.clocks.set_backs.note(from_ms, to_ms, &self.settings.current);
         for &slot in &slots {
             right.lower_device(&mut self.devices[slot]);
+            self.lower_carried(slot, right.latest_ms, right.watermark_ms);
             self.lower_backlog(slot, right.watermark_ms);
         }
         right.lower_clocks(&mut self.clocks);
         self.owners.set_back(to_ms);
         self.clients.set_back(to_ms);
+        self.unknown_error_share.set_back(to_ms);
         self.rebuild_indexes();
         self.drop_expired();
     }

@@ -33,7 +33,7 @@ fn publish(weir: &Weir, device: &str, payload: &str) {
 /// The windows of a device, once there are `count`.
 fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
     wait_for(&format!("{count} windows of {device}"), || {
-        let windows = weir.list("windows", &format!("?device={device}"));
+        let windows = weir.list("windows", &format!("&device={device}"));
         (windows.len() >= count).then_some(windows)
     })
 }
@@ -76,7 +76,7 @@ fn check(ahead_ms: i64, restart: bool) {
     right_readings_count(&weir);
     assert!(weir.list("errors", "").is_empty(), "{:?}", weir.list("errors", ""));
     let corrected = wait_for("the window of the wrong time says so", || {
-        let windows = weir.list("windows", "?device=boot");
+        let windows = weir.list("windows", "&device=boot");
         windows.into_iter().find(|window| window["wrong_clock"] == true)
     });
     assert_eq!(corrected["window_start"], wrong["window_start"]);
