@@ -38,6 +38,8 @@ const UNKNOWN_REVISION: u32 = 9_999;
 pub(super) struct SetBacks {
     /// Journal time from which on no batch came [`LEAP_MS`] or more after the one before.
     pub leapt_ms: i64,
+    /// Latest journal time before any such leap since the clock was last set back.
+    before_leap_ms: i64,
     /// How much the last gap between two batches counted against `state.device_ttl`, if it may have been a jump.
     gap_awake_ms: i64,
     /// Highest revision of any window that fired.
@@ -66,6 +68,7 @@ impl Default for SetBacks {
     fn default() -> Self {
         Self {
             leapt_ms: NONE_MS,
+            before_leap_ms: NONE_MS,
             gap_awake_ms: 0,
             highest_revision: 0,
             last: None,
@@ -104,6 +107,7 @@ impl SetBacks {
             self.gap_awake_ms = awake_ms;
             if gap_ms >= LEAP_MS {
                 self.leapt_ms = now_ms;
+                self.before_leap_ms = self.before_leap_ms.max(now_ms.saturating_sub(gap_ms));
             }
         }
     }
@@ -119,6 +123,12 @@ impl SetBacks {
         // Watermarks have passed what was taken back before this, and no longer go back there.
         self.taken_back.retain(|&(_, until_ms)| until_ms >= near.0);
         self.taken_back.extend([near, (oldest_ms.max(near.0), newest_ms)]);
+        // The time before a leap may be later than the right clock, too.
+        let before_leap_ms = std::mem::replace(&mut self.before_leap_ms, NONE_MS);
+        if before_leap_ms > to_ms {
+            let until_ms = before_leap_ms.saturating_add(future_ms).saturating_add(settings.window_ms);
+            self.taken_back.push((near.0, until_ms));
+        }
         self.merge();
         self.revision = self.highest_revision.saturating_add(1);
         self.leapt_ms = self.leapt_ms.min(to_ms);
@@ -147,6 +157,7 @@ impl SetBacks {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_i64(self.leapt_ms, out);
+        put_i64(self.before_leap_ms, out);
         put_i64(self.gap_awake_ms, out);
         put_u64(u64::from(self.highest_revision), out);
         put_u64(u64::from(self.revision), out);
@@ -164,6 +175,7 @@ impl SetBacks {
     pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let mut set_backs = Self {
             leapt_ms: reader.i64()?,
+            before_leap_ms: reader.i64()?,
             gap_awake_ms: reader.i64()?,
             highest_revision: reader.u32()?,
             revision: reader.u32()?,
@@ -192,6 +204,13 @@ pub(super) enum ClockFault {
     },
     /// It was wrong until a short time ago.
     SetBack(SetBack),
+}
+
+impl ClockFault {
+    /// Whether nothing speaks against the clock of the device, so that no advice for it helps.
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::NeverSet { .. })
+    }
 }
 
 impl fmt::Display for ClockFault {
@@ -306,6 +325,9 @@ impl Operator {
             self.about_to_change(group);
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        for &slot in &slots {
+            self.mark_wrong_backlog(slot, right.latest_ms);
+        }
         self.end_backlogs(&slots, out);
         self.fire_wrong(&slots, right, out);
         self.clocks.set_backs.note(from_ms, to_ms, &self.settings.current);
@@ -331,7 +353,10 @@ impl Operator {
             for (index, series) in device.series.iter_mut().enumerate() {
                 for (place, window) in series.windows.iter_mut().enumerate() {
                     if right.is_wrong(window) {
-                        window.flags.wrong_clock = true;
+                        // Those of a backlog have fired.
+                        if std::mem::replace(&mut window.flags.wrong_clock, true) {
+                            continue;
+                        }
                         let place = WindowPlace::Live(place);
                         due.push(DueWindow { end_ms: window.end_ms, slot, series: index, place });
                     } else if window.is_open() {

@@ -55,6 +55,10 @@ impl Operator {
         if matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld)
             && let Some(fault) = self.clock_fault()
         {
+            if fault.is_alone() {
+                let advice = self.work.sentence.rfind("; ");
+                self.work.sentence.truncate(advice.unwrap_or(self.work.sentence.len()));
+            }
             let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
         } else if let Some(fault) = slot.and_then(|slot| self.devices[slot].clock.fault(reason)) {
             // Another lateness is no advice for a clock that is wrong.

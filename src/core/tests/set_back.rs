@@ -81,6 +81,17 @@ fn a_window_that_fired_in_a_wrong_time_is_corrected_and_its_time_comes_again() {
 }
 
 #[test]
+fn a_wrong_time_before_a_leap_comes_again() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick])), ["a/m@3600000#0=1.0"]);
+    bench.apply(T0 + YEARS_MS, &[Input::Tick]);
+    assert_eq!(briefs(&bench.apply_set_back(T0, &[Input::Tick])), ["!a/m@3600000#1=1.0"]);
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 2.0)]);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick])), ["a/m@3600000#2=2.0"]);
+}
+
+#[test]
 fn right_windows_of_a_wrong_time_go_on() {
     both_scopes(|settings| {
         let mut bench = OperatorHarness::new(settings);
@@ -133,7 +144,6 @@ fn what_was_rejected_in_a_wrong_time_can_be_replayed() {
     // A clock that was behind: the readings were in its future.
     let rejected = bench.apply_set_back(1_000, &[timed("a", 30_000, 2.0)]);
     assert_eq!(briefs(&rejected), ["!a/m@0#1=1.0", "timestamp_in_future a/m 0"]);
-    eprintln!("{:?} {:?}", rejected, bench.effects.1);
     let replay = bench.replay(1);
     assert_eq!(briefs(&bench.apply(T0 + 40_000, &[replay])), [] as [&str; 0]);
     assert_eq!(briefs(&bench.apply(T0 + 60_000, &[Input::Tick])), ["a/m@30000#0=2.0"]);
@@ -230,10 +240,25 @@ fn a_backlog_that_a_wrong_clock_met_is_counted_once_it_is_right() {
     let inputs = [timed("a", 97_000, 8.0), timed("a", 11_000, 16.0), timed("a", 1_000, 32.0)];
     let effects = bench.apply_set_back(T0 + 98_000, &inputs);
     assert!(right_windows(&effects).contains(&"a/m@0#0=2.0".to_owned()), "{:?}", briefs(&effects));
-    assert_eq!(right_windows(&effects).last().unwrap(), "late a/m 0");
+    assert!(right_windows(&effects).contains(&"late a/m 0".to_owned()), "{:?}", briefs(&effects));
     let effects = bench.apply(T0 + 200_000, &[Input::Tick]);
     assert!(right_windows(&effects).contains(&"a/m@10000#0=16.0".to_owned()), "{:?}", briefs(&effects));
     assert_eq!((bench.operator.totals().in_windows, bench.operator.totals().received), (5, 6));
+}
+
+#[test]
+fn windows_of_a_backlog_of_a_wrong_time_say_so() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    // The device takes its time from the box.
+    let stored = [timed("a", HOUR_MS - 600_000, 2.0), timed("a", HOUR_MS - 700_000, 4.0)];
+    bench.apply(T0 + HOUR_MS + 1_000, &stored);
+    let wrong = briefs(&bench.apply_set_back(T0, &[Input::Tick]));
+    assert_eq!(wrong, ["!a/m@2900000#0=4.0", "!a/m@3000000#0=2.0", "!a/m@3600000#0=1.0"]);
+    assert_eq!((bench.operator.sizes().open_windows, bench.operator.sizes().windows), (0, 0));
+    bench.apply(T0 + HOUR_MS - 600_000, &[untimed("a", 8.0)]);
+    let again = bench.apply(T0 + HOUR_MS, &[Input::Tick]);
+    assert_eq!(briefs(&again), ["a/m@3000000#1=8.0"]);
 }
 
 #[test]
@@ -294,7 +319,8 @@ fn a_device_without_a_clock_that_begins_anew_after_a_wrong_time_is_counted() {
     let mut bench = OperatorHarness::new(Settings::default());
     bench.apply(T0 + YEARS_MS, &[sample(1), sample(2), sample(3)]);
     bench.apply_set_back(T0, &[Input::Resumed]);
-    assert_eq!(briefs(&bench.apply(T0 + 5_000, &[sample(1)])), ["duplicate a/m 0"]);
+    bench.apply(T0 + 5_000, &[sample(1)]);
+    assert_eq!(bench.operator.totals().in_windows, 3, "a duplicate");
     // The reading is as old as it seems: after this time, the same content without a time is another reading.
     bench.apply(T0 + 4 * HOUR_MS, &[sample(1)]);
     assert_eq!(bench.operator.totals().in_windows, 4);
