@@ -26,12 +26,12 @@ pub struct ClockWatch {
     journal: Log,
     /// See `node.clock_tolerance`.
     tolerance: Duration,
-    steps: Mutex<ClockSteps>,
+    steps: Mutex<WallClockSteps>,
 }
 
 /// Steps of the wall clock since the start.
 #[derive(Debug, Default, Clone, Copy)]
-struct ClockSteps {
+struct WallClockSteps {
     /// Wall clock less monotonic clock at the last look.
     difference_ms: Option<i64>,
     forward: u64,

@@ -196,7 +196,7 @@ impl SetBacks {
 
 /// What is wrong with the clock of the box, as far as the journal tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockFault {
+pub(super) enum BoxClockFault {
     /// It shows a time at which no machine was set.
     NeverSet {
         /// The time.
@@ -206,14 +206,14 @@ pub(super) enum ClockFault {
     SetBack(SetBack),
 }
 
-impl ClockFault {
+impl BoxClockFault {
     /// Whether nothing speaks against the clock of the device, so that no advice for it helps.
     pub fn is_alone(self) -> bool {
         matches!(self, Self::NeverSet { .. })
     }
 }
 
-impl fmt::Display for ClockFault {
+impl fmt::Display for BoxClockFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NeverSet { now_ms } => write!(
@@ -296,12 +296,12 @@ impl RightClock {
 
 impl Operator {
     /// What is wrong with the clock of the box, for the sentence of a reading that is rejected by its time.
-    pub(super) fn clock_fault(&self) -> Option<ClockFault> {
+    pub(super) fn clock_fault(&self) -> Option<BoxClockFault> {
         let now_ms = self.clocks.journal.now_ms;
         if now_ms < FIRST_PLAUSIBLE_MS {
-            return Some(ClockFault::NeverSet { now_ms });
+            return Some(BoxClockFault::NeverSet { now_ms });
         }
-        self.clocks.set_backs.recent(now_ms).map(ClockFault::SetBack)
+        self.clocks.set_backs.recent(now_ms).map(BoxClockFault::SetBack)
     }
 
     /// Journal times from which and to which the clock of the box was last set back.

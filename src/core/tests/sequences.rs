@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A device, and what it sent.
-struct Device {
+struct NumberedDevice {
     bench: OperatorHarness,
     now_ms: i64,
     behind_ms: i64,
@@ -48,7 +48,7 @@ struct Device {
     restarts: usize,
 }
 
-impl Device {
+impl NumberedDevice {
     fn new(width: u64, bits: SequenceBits) -> Self {
         let settings = Settings {
             sequence_bits: bits,
@@ -99,7 +99,7 @@ impl Device {
 
 /// Lets a device live, and returns how many of its readings could not be decided.
 fn live(steps: &[Step], width: u64, bits: SequenceBits) -> Result<u64, TestCaseError> {
-    let mut device = Device::new(width, bits);
+    let mut device = NumberedDevice::new(width, bits);
     let mut undecided = 0;
     for step in steps {
         match *step {
@@ -165,7 +165,7 @@ proptest! {
 
 /// A device counts to `last`, restarts with a clock that goes back, and counts to 5 again.
 fn check_restart(last: u64, every_ms: i64) {
-    let mut device = Device::new(u64::MAX, SequenceBits::Auto);
+    let mut device = NumberedDevice::new(u64::MAX, SequenceBits::Auto);
     for number in 1..=last {
         device.now_ms += every_ms;
         assert_eq!(device.measure(number), (1, 0, 0), "{number} of {last}");
@@ -191,7 +191,7 @@ fn a_restart_is_recognised_by_the_first_number() {
 
 #[test]
 fn ranges_that_merged_lose_nothing() {
-    let mut device = Device::new(u64::MAX, SequenceBits::Auto);
+    let mut device = NumberedDevice::new(u64::MAX, SequenceBits::Auto);
     for number in 0..400 {
         device.now_ms += 1_000;
         assert_eq!(device.measure(number * 2), (1, 0, 0));

@@ -123,8 +123,9 @@ fn what_a_clock_in_1970_rejected_is_replayed() {
     shim.set_clock_offset_ms(0);
     weir.restart();
     right_readings_count(&weir);
-    let mut replay = weir.command(&["errors", "replay", "--reason", "timestamp_in_future", "--url"]);
-    let output = replay.arg(format!("http://{}", weir.http())).output().expect("weir can be started");
+    let url = format!("http://{}", weir.http());
+    let mut replay = weir.command(&["errors", "replay", "--reason", "timestamp_in_future", "--url", &url]);
+    let output = replay.output().expect("weir can be started");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(windows(&weir, "early", 1)[0]["sum"], 7.0);
 }
