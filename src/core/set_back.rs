@@ -206,25 +206,17 @@ pub(super) enum BoxClockFault {
     SetBack(SetBack),
 }
 
-impl BoxClockFault {
-    /// Whether nothing speaks against the clock of the device, so that no advice for it helps.
-    pub fn is_alone(self) -> bool {
-        matches!(self, Self::NeverSet { .. })
-    }
-}
-
 impl fmt::Display for BoxClockFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NeverSet { now_ms } => write!(
                 f,
-                "weir's own clock is wrong: it shows {}. Once it is set, `weir errors replay` counts the reading",
+                "weir's own clock is wrong: it shows {}; once it is set, `weir errors replay` counts the reading",
                 Rfc3339(now_ms)
             ),
             Self::SetBack(SetBack { from_ms, to_ms }) => write!(
                 f,
-                "weir's own clock was wrong too: it was set back by {} to {}. A device that takes its time from this machine \
-                 follows it",
+                "weir's own clock was set back by {} to {}: a device that takes its time from this machine follows it",
                 Span(from_ms.saturating_sub(to_ms)),
                 Rfc3339(to_ms)
             ),
