@@ -169,24 +169,34 @@ fn merge_passed(runs: &mut Vec<FiredRun>, oldest_ms: i64) {
 /// Joins neighbours with the smallest gaps between them, among equal ones the oldest, until `max_runs` are left. Returns how
 /// many gaps were closed.
 fn close_gaps(runs: &mut Vec<FiredRun>, max_runs: usize) -> u64 {
-    let excess = runs.len().saturating_sub(max_runs);
-    if excess == 0 {
+    if runs.len() <= max_runs {
         return 0;
     }
+    // Where there are many runs, room is not made for each single one.
+    let spare = if max_runs > MAX_RUNS { max_runs / 8 } else { 0 };
+    let excess = runs.len() - (max_runs - spare);
     let gap = |index: usize| match runs.get(index..index + 2) {
         Some([a, b]) => b.start_ms.saturating_sub(a.end_ms),
         _ => i64::MAX,
     };
     let mut smallest: Vec<(i64, usize)> = (0..runs.len() - 1).map(|index| (gap(index), index)).collect();
     smallest.sort_unstable();
-    let mut closed: Vec<usize> = smallest.into_iter().take(excess).map(|(_, index)| index).collect();
-    closed.sort_unstable();
-    for index in closed.into_iter().rev() {
-        let second = runs.remove(index + 1);
-        if let Some(first) = runs.get_mut(index) {
-            first.end_ms = second.end_ms;
+    smallest.truncate(excess);
+    let mut is_closed = vec![false; runs.len()];
+    for (_, index) in smallest {
+        if let Some(closed) = is_closed.get_mut(index) {
+            *closed = true;
         }
     }
+    let mut index = 0;
+    runs.dedup_by(|second, first| {
+        let closes = is_closed.get(index).copied().unwrap_or(false);
+        index += 1;
+        if closes {
+            first.end_ms = second.end_ms;
+        }
+        closes
+    });
     excess as u64
 }
 
