@@ -120,8 +120,8 @@ impl MessageErrors {
         entry
     }
 
-    /// Cuts an entry to `limit` bytes. The payload stays as long as it can, because the error cannot be replayed without it,
-    /// then the sentence, and the client is the first to go.
+    /// Cuts an entry to `limit` bytes. What a replay needs stays as long as it can: the payload, the topic, and whose reading it
+    /// is. Then comes the sentence, and the client is the first to go.
     fn fit<'e>(&mut self, entry: ErrorEntry<'e>, limit: usize) -> ErrorEntry<'e> {
         if self.size(&entry) <= limit {
             return entry;
@@ -145,10 +145,10 @@ impl MessageErrors {
         };
         let text = entry.message.middle;
         cut.payload = beginning(entry.payload, take(entry.payload.len()));
-        cut.message = text_beginning(text, take(text.len())).into();
         cut.topic = text_beginning(entry.topic, take(entry.topic.len()));
         cut.own_device = entry.own_device.filter(|device| take(device.len()) == device.len());
         cut.user = entry.user.map(|user| text_beginning(user, take(user.len())));
+        cut.message = text_beginning(text, take(text.len())).into();
         cut.client_id = text_beginning(entry.client_id, take(entry.client_id.len()));
         let whole = (entry.client_id, entry.topic, entry.own_device, entry.user);
         cut.is_cut = whole != (cut.client_id, cut.topic, cut.own_device, cut.user);

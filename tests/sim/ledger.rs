@@ -24,6 +24,18 @@ pub struct SimMessage {
     pub acknowledged: bool,
 }
 
+impl SimMessage {
+    /// The rejections of a reading without those that say that nothing told whether it was sent again: of a message that was
+    /// sent again when its reading was not remembered any more.
+    fn decided(&self, reasons: &[Reason]) -> Vec<Reason> {
+        let is_undecided = |reason: &&Reason| **reason == Reason::SeqRepeated;
+        if reasons.iter().filter(is_undecided).count() >= self.sent as usize {
+            return reasons.to_vec();
+        }
+        reasons.iter().filter(|reason| !is_undecided(reason)).copied().collect()
+    }
+}
+
 /// All messages.
 #[derive(Debug, Default)]
 pub struct SimLedger {
@@ -138,7 +150,7 @@ impl SimLedger {
                 continue;
             }
             for (index, reading) in (0u32..).zip(&message.readings) {
-                let reasons = rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice);
+                let reasons = &message.decided(rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice))[..];
                 let wrong = |what: &str| {
                     let text = String::from_utf8_lossy(&message.payload);
                     Err(format!(
@@ -184,6 +196,7 @@ impl SimLedger {
                 None => is_global,
                 Some(_) => furthest.justifies_late(reading, settings.window_ms, settings.allowed_lateness_ms),
             };
+            let reasons = self.messages[*id].decided(reasons);
             if reasons.iter().any(|reason| *reason != Reason::Late || !may_be_late) {
                 return Err(format!(
                     "reading {index} of message {id} is rejected as {reasons:?}, and the clock was right"
