@@ -297,8 +297,10 @@ impl Operator {
         let now_ms = self.clocks.journal.now_ms;
         let mut ended = Vec::new();
         while let Some((at_ms, slot)) = self.clocks.backlogs.pop_due(now_ms) {
-            if self.devices[slot].backlog.as_ref().is_none_or(|backlog| backlog.queued_ms != at_ms) {
-                continue;
+            // Each entry counts once: one of a forgotten device may name the same slot and time.
+            match &mut self.devices[slot].backlog {
+                Some(backlog) if backlog.queued_ms == at_ms => backlog.queued_ms = NEVER_MS,
+                _ => continue,
             }
             if self.backlog_end_ms(slot) <= now_ms {
                 ended.push(slot);

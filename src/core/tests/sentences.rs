@@ -210,7 +210,7 @@ fn times_and_limits() -> Vec<Case> {
             Set(|settings| settings.allowed_lateness_ms = 120_000),
         )
         .with(
-            |settings| settings.allowed_lateness_ms = 0,
+            |settings| (settings.allowed_lateness_ms, settings.backlog) = (0, false),
             vec![Input::telemetry("a", reading(-59_000, 1.0)), Input::telemetry("a", reading(-10_000, 1.0))],
         ),
     ]
