@@ -97,6 +97,8 @@ pub struct Expected {
     pub untimed: BTreeMap<(String, String), (u64, i64)>,
     /// Readings that may be counted or not (QoS 0).
     pub lossy: BTreeMap<(String, String, i64), u64>,
+    /// Windows of late readings.
+    pub late: BTreeSet<(String, String, i64)>,
 }
 
 /// Reasons given in the errors log for one reading.
@@ -170,7 +172,9 @@ impl SimLedger {
                     }
                     (Expect::Window, []) if message.lossy => expected.add_lossy(reading, window_ms),
                     (Expect::Window, []) => expected.add(reading, window_ms),
-                    (Expect::Window, [Reason::Late]) if furthest.justifies_late(reading, window_ms, lateness_ms) => {}
+                    (Expect::Window, [Reason::Late]) if furthest.justifies_late(reading, window_ms, lateness_ms) => {
+                        expected.late.extend(reading.key(window_ms));
+                    }
                     (Expect::Window, _) => return wrong("must not be rejected so"),
                 }
             }
@@ -212,7 +216,24 @@ fn start(time_ms: i64, window_ms: i64) -> i64 {
     time_ms.div_euclid(window_ms) * window_ms
 }
 
+impl SimReading {
+    /// Device, metric, and start of the window.
+    fn key(&self, window_ms: i64) -> Option<(String, String, i64)> {
+        let time_ms = self.time_ms?;
+        Some((self.device.clone(), self.metric.to_owned(), start(time_ms, window_ms)))
+    }
+}
+
 impl Expected {
+    /// The window of a late reading that holds no other reading: it has never fired, so the reading is not late.
+    pub fn late_without_window(&self) -> Option<&(String, String, i64)> {
+        let fired = |key: &(String, String, i64)| {
+            let series = (key.0.clone(), key.1.clone());
+            self.windows.contains_key(key) || self.lossy.contains_key(key) || self.untimed.contains_key(&series)
+        };
+        self.late.iter().find(|key| !fired(key))
+    }
+
     fn add(&mut self, reading: &SimReading, window_ms: i64) {
         let series = (reading.device.clone(), reading.metric.to_owned());
         let Some(time_ms) = reading.time_ms else {
