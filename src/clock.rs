@@ -4,6 +4,11 @@ use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rtime_clock::adjtime::{Timex, adjtimex};
+
+/// State of the kernel's clock that means "not synchronised", see adjtimex(2).
+const TIME_ERROR: i32 = 5;
+
 /// A source of time. `core` never uses a clock: its time is the arrival time of journal batches, so that a replay computes the
 /// same results.
 pub trait Clock: Send + Sync + Debug {
@@ -11,6 +16,10 @@ pub trait Clock: Send + Sync + Debug {
     fn now_ms(&self) -> i64;
     /// Time since a fixed moment of this process. It never goes back, so intervals and deadlines are measured with it.
     fn monotonic(&self) -> Duration;
+    /// Whether the kernel says that the wall clock is synchronised, as by NTP; `None` where it does not tell.
+    fn is_synchronized(&self) -> Option<bool> {
+        None
+    }
     /// Wall clock, for judging how old something stored is before it is deleted; `None` while the wall clock may be wrong: then
     /// nothing is deleted by age. See [`crate::clock_jump`].
     fn age_now_ms(&self) -> Option<i64> {
@@ -28,6 +37,11 @@ impl Clock for SystemClock {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
             Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         }
+    }
+
+    fn is_synchronized(&self) -> Option<bool> {
+        let state = adjtimex(&mut Timex::new()).ok()?;
+        Some(state != TIME_ERROR)
     }
 
     fn monotonic(&self) -> Duration {

@@ -306,6 +306,10 @@ impl Clock for JumpGuard {
         self.clock.monotonic()
     }
 
+    fn is_synchronized(&self) -> Option<bool> {
+        self.clock.is_synchronized()
+    }
+
     fn age_now_ms(&self) -> Option<i64> {
         let now = self.now();
         if defects::is(Defect::DeleteAfterClockJump) {

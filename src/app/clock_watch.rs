@@ -26,12 +26,12 @@ pub struct ClockWatch {
     journal: Log,
     /// See `node.clock_tolerance`.
     tolerance: Duration,
-    steps: Mutex<ClockSteps>,
+    steps: Mutex<WallClockSteps>,
 }
 
 /// Steps of the wall clock since the start.
 #[derive(Debug, Default, Clone, Copy)]
-struct ClockSteps {
+struct WallClockSteps {
     /// Wall clock less monotonic clock at the last look.
     difference_ms: Option<i64>,
     forward: u64,
@@ -70,6 +70,7 @@ impl ClockWatch {
     pub fn status(&self, set_back: Option<(i64, i64)>) -> ClockStatus {
         let steps = *lock(&self.steps);
         ClockStatus {
+            synchronized: self.guard.is_synchronized(),
             journal_ahead_seconds: self.journal_ahead().as_secs_f64(),
             hold_seconds: self.guard.jump().map_or(0.0, |jump| jump.hold_left.as_secs_f64()),
             steps_forward: steps.forward,
@@ -94,6 +95,9 @@ impl ClockWatch {
         let unready = jump.map_or(Duration::ZERO, |jump| jump.unready_left);
         if unready > Duration::ZERO {
             message = format!("{message}; ready in {} if the clock stays, at once if it is set back", rough(unready));
+        }
+        if self.guard.is_synchronized() == Some(false) {
+            message = format!("{message}; the kernel says that the clock is not synchronised (NTP)");
         }
         if ahead > self.tolerance {
             message = format!(
@@ -137,6 +141,9 @@ impl ClockWatch {
         let hold = self.guard.jump().map_or(Duration::ZERO, |jump| jump.hold_left);
         gauge!(names::CLOCK_HOLD_SECONDS).set(hold.as_secs_f64());
         gauge!(names::CLOCK_JOURNAL_AHEAD_SECONDS).set(self.journal_ahead().as_secs_f64());
+        if let Some(synchronized) = self.guard.is_synchronized() {
+            gauge!(names::CLOCK_SYNCHRONIZED).set(f64::from(u8::from(synchronized)));
+        }
     }
 
     /// Compares how far the wall clock and the monotonic clock went since the last look.

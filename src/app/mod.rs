@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod addresses;
+mod clock_wait;
 mod clock_watch;
 mod disk_watch;
 mod files;
@@ -81,6 +82,9 @@ pub fn run(config: Config, path: Option<&Path>) -> anyhow::Result<ExitCode> {
         data_dir = %config.node.data_dir.display(),
         "weir starts"
     );
+    if let Some(limit_ms) = config.node.wait_for_clock_ms {
+        clock_wait::wait_for_clock(&*clock, Duration::from_millis(limit_ms));
+    }
     for change in recorded_settings::changes(&config) {
         tracing::info!("a setting changes: {change}");
     }

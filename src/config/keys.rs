@@ -99,6 +99,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("node", "data_dir", node.data_dir, |v| v.text().map(PathBuf::from)),
     key!("node", "clock_jump_hold", node.clock_jump_hold_ms, |v| v.duration_ms(60_000..=365 * DAY_MS)),
     key!("node", "clock_tolerance", node.clock_tolerance_ms, |v| v.duration_ms(1_000..=DAY_MS)),
+    key!("node", "wait_for_clock", node.wait_for_clock_ms, |v| v.duration_or_off_ms(1_000..=DAY_MS)),
     key!("mqtt", "listen", mqtt.listen, |v| v.address()),
     key!("mqtt", "connect_timeout", mqtt.connect_timeout_ms, |v| v.duration_ms(1..=3_600_000)),
     key!("mqtt", "max_connections", mqtt.max_connections, |v| v.whole(1..=1_000_000)),

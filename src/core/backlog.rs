@@ -163,6 +163,16 @@ impl Backlog {
         due
     }
 
+    /// Marks windows that end after `latest_ms` as of a wrong time; returns those of them that have fired.
+    pub fn mark_wrong(&mut self, latest_ms: i64) -> Vec<BacklogKey> {
+        let wrong = self.windows.iter_mut().filter(|(_, held)| held.window.end_ms > latest_ms);
+        let fired = wrong.filter_map(|(&key, held)| {
+            held.window.flags.wrong_clock = true;
+            (held.window.firings > 0).then_some(key)
+        });
+        fired.collect()
+    }
+
     /// Drops windows that fired from the list of those that wait.
     pub fn forget_fired(&mut self) {
         let windows = &self.windows;

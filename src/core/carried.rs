@@ -113,6 +113,25 @@ impl CarriedRules {
         (passed > 0).then(|| self.drop_first(passed)).flatten()
     }
 
+    /// Lowers what a wrong time set behind `latest_ms`, the latest possible time. Where the border of a size is behind it, the
+    /// size of the settings, `settings_ms`, holds from the first border at or behind `occupied_ms`.
+    pub fn set_back(&mut self, latest_ms: i64, settings_ms: i64, occupied_ms: i64) {
+        if let Some(kept) = &mut self.lateness {
+            kept.until_ms = kept.until_ms.min(latest_ms);
+        }
+        let right = 1 + self.sizes.iter().skip(1).take_while(|size| size.from_ms <= latest_ms).count();
+        if right < self.sizes.len() {
+            self.sizes.truncate(right);
+            self.change_size(settings_ms, settings_ms, occupied_ms, NONE_MS);
+        }
+    }
+
+    /// Lets `held_ms`, the size of a window that still gets readings, hold up to the first border at or behind `occupied_ms`.
+    pub fn restore_size(&mut self, held_ms: i64, settings_ms: i64, occupied_ms: i64) {
+        self.sizes.clear();
+        self.change_size(held_ms, settings_ms, occupied_ms, NONE_MS);
+    }
+
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_u64(self.sizes.len() as u64, out);
@@ -220,6 +239,28 @@ mod tests {
         assert_eq!(carried.drop_excess(), Some(0));
         assert_eq!(carried.size_at(-100, 9), 2);
         assert_eq!(carried.size_at(last.unwrap(), 9), 9);
+    }
+
+    #[test]
+    fn a_border_of_a_wrong_time_is_lowered() {
+        let mut carried = CarriedRules::default();
+        carried.change_size(5, 60, 65, 61);
+        carried.keep_lateness(125, 30);
+        let before = carried.clone();
+        carried.set_back(125, 60, 100);
+        assert_eq!(carried, before, "what is possible stays");
+        assert_eq!(carried.change_size(60, 7, 100_000, 0), Some(100_380));
+        assert_eq!(carried.change_size(7, 9, 200_000, 0), Some(200_025));
+        carried.keep_lateness(100_000, 30);
+        carried.set_back(300, 9, 201);
+        assert_eq!([119, 120, 359, 360].map(|time_ms| carried.size_at(time_ms, 9)), [5, 60, 60, 9]);
+        assert_eq!([carried.lateness_of(300, 0), carried.lateness_of(301, 0)], [30, 0]);
+        // The sizes between were of the wrong time alone.
+        let mut carried = CarriedRules::default();
+        carried.change_size(5, 60, 100_000, 0);
+        carried.change_size(60, 5, 200_000, 0);
+        carried.set_back(300, 5, 201);
+        assert!(carried.is_empty());
     }
 
     #[test]

@@ -359,13 +359,27 @@ impl Operator {
         }
     }
 
+    /// Marks the windows of a backlog that end after `latest_ms` as of a wrong time of the box. Those that have fired fire once
+    /// more when the backlog ends.
+    pub(super) fn mark_wrong_backlog(&mut self, slot: Slot, latest_ms: i64) {
+        let Some(backlog) = &mut self.devices[slot].backlog else { return };
+        let fired = backlog.mark_wrong(latest_ms);
+        // Such a window may have fired where the watermark has not been.
+        let passed_ms =
+            backlog.newest_end_ms().filter(|end_ms| *end_ms > latest_ms).map(|end_ms| end_ms.saturating_sub(1));
+        self.devices[slot].passed_ms = self.devices[slot].passed_ms.max(passed_ms.unwrap_or(NONE_MS));
+        let due: Vec<_> = fired.into_iter().filter_map(|key| self.due_of_backlog(slot, key)).collect();
+        self.work.due.extend(due);
+    }
+
     /// Lowers what a device knows of backlogs after the clock of the box was set back: windows that begin behind the watermark of
     /// the right time have not fired in it. Its backlog has ended before.
     pub(super) fn lower_backlog(&mut self, slot: Slot, watermark_ms: i64) {
         let now_ms = watermark_ms.saturating_add(self.settings.current.out_of_orderness_ms).saturating_add(1);
-        let (right_ms, _) = bounds(watermark_ms.saturating_add(1), self.settings.current.window_ms);
         self.clocks.global.holds_until_ms = NONE_MS;
         let device = &mut self.devices[slot];
+        let next_ms = watermark_ms.saturating_add(1);
+        let (right_ms, _) = bounds(next_ms, device.window_size_at(next_ms, self.settings.current.window_ms));
         device.holds_until_ms = NONE_MS;
         device.live_ms = device.live_ms.min(now_ms);
         for series in &mut device.series {

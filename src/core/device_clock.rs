@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
 use crate::core::reason::Reason;
-use crate::core::timestamp::{Rfc3339, Span};
+use crate::core::timestamp::Span;
 
 /// Offsets that differ by at most this from the one before are of one clock that is not set in between.
 const NEAR_MS: i64 = 60_000;
@@ -120,32 +120,29 @@ pub struct ClockView {
 
 /// What the sentence of a rejected reading says of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockFault {
-    /// The clock went back by this time, and the first message after it arrived then.
-    SteppedBack { by_ms: i64, at_ms: i64 },
+pub(super) enum DeviceClockFault {
+    /// The clock went back by this time.
+    SteppedBack { by_ms: i64 },
     /// The clock is ahead by the offset of a time zone, in milliseconds.
     TimeZone(i64),
     /// The arrival is always this many milliseconds after the event time.
     Constant(i64),
 }
 
-impl fmt::Display for ClockFault {
+impl fmt::Display for DeviceClockFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::SteppedBack { by_ms, at_ms } => write!(
-                f,
-                "the clock of the device went back by {} at {}: correct it, or set ingest.time = \"arrival\"",
-                Span(rounded(by_ms)),
-                Rfc3339(at_ms)
-            ),
+            Self::SteppedBack { by_ms } => {
+                write!(f, "its clock went back by {}: correct it, or set ingest.time to arrival", Span(rounded(by_ms)))
+            }
             Self::TimeZone(zone_ms) => write!(
                 f,
-                "it seems to send local time of {} as UTC; for times without a zone, ingest.timezone helps",
+                "it seems to send local time of {} as UTC: let it send its zone, or no zone, and set ingest.timezone",
                 zone_name(zone_ms)
             ),
             Self::Constant(offset_ms) => write!(
                 f,
-                "its clock is always {} {}",
+                "its clock is always {} {}: set it, or set ingest.time to arrival",
                 Span(rounded(offset_ms)),
                 if offset_ms < 0 { "ahead" } else { "behind" }
             ),
@@ -286,19 +283,19 @@ impl DeviceClock {
     }
 
     /// What the clock has to do with a reading that is rejected because of its time, as far as that is known.
-    pub fn fault(&self, reason: Reason) -> Option<ClockFault> {
+    pub fn fault(&self, reason: Reason) -> Option<DeviceClockFault> {
         if !matches!(reason, Reason::Late | Reason::TimestampInFuture | Reason::TimestampTooOld) {
             return None;
         }
         let view = self.view(true);
-        if let (ClockState::SteppedBack, Some((step_ms, at_ms))) = (view.state, view.last_step) {
-            return Some(ClockFault::SteppedBack { by_ms: step_ms, at_ms });
+        if let (ClockState::SteppedBack, Some((step_ms, _))) = (view.state, view.last_step) {
+            return Some(DeviceClockFault::SteppedBack { by_ms: step_ms });
         }
         let constant_ms = self.constant_ms().filter(|offset_ms| offset_ms.saturating_abs() > NEAR_MS)?;
         match zone_ms(constant_ms) {
-            Some(zone_ms) => Some(ClockFault::TimeZone(zone_ms)),
+            Some(zone_ms) => Some(DeviceClockFault::TimeZone(zone_ms)),
             // A reading is late for other reasons than a clock that is always off by the same time.
-            None => (reason != Reason::Late).then_some(ClockFault::Constant(constant_ms)),
+            None => (reason != Reason::Late).then_some(DeviceClockFault::Constant(constant_ms)),
         }
     }
 

@@ -72,6 +72,11 @@ impl ErrorShare {
         is_due
     }
 
+    /// Counts from `now_ms` on what was told in a time that was wrong. When the last error was stored is then not known.
+    pub fn set_back(&mut self, now_ms: i64) {
+        self.told_ms = self.told_ms.min(now_ms);
+    }
+
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_u64(self.charge, out);
@@ -175,7 +180,9 @@ mod tests {
         let mut share = ErrorShare::default();
         let told: Vec<bool> = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1].map(|now_ms| share.refuse(now_ms)).to_vec();
         assert_eq!(told, [true, false, false, true, false]);
-        assert_eq!(share.not_stored, 5);
+        share.set_back(-DAY_MS);
+        assert!(!share.refuse(-1) && share.refuse(0), "a day after the clock was set back");
+        assert_eq!(share.not_stored, 7);
         let mut bytes = Vec::new();
         share.encode(&mut bytes);
         assert_eq!(ErrorShare::decode(&mut FieldReader::new(&bytes)), Ok(share));

@@ -241,7 +241,7 @@ impl fmt::Display for ReadingProblem<'_> {
             }
             Self::Late { time_ms, end_ms, watermark_ms } => write!(
                 f,
-                "event time {} came after its window, which ended at {}, was closed for good: the watermark is at {}; \
+                "event time {} is late: its window (to {}) is closed for good, the watermark is at {}; \
                  window.allowed_lateness = \"{}s\" would have kept it open",
                 Rfc3339(time_ms),
                 Rfc3339(end_ms),

@@ -120,8 +120,8 @@ impl MessageErrors {
         entry
     }
 
-    /// Cuts an entry to `limit` bytes. What a replay needs stays as long as it can: the payload, the topic, and whose reading it
-    /// is. Then comes the sentence, and the client is the first to go.
+    /// Cuts an entry to `limit` bytes. The payload stays as long as it can, and what tells the device and its user, because the
+    /// error cannot be replayed without them; then the sentence, and the client is the first to go.
     fn fit<'e>(&mut self, entry: ErrorEntry<'e>, limit: usize) -> ErrorEntry<'e> {
         if self.size(&entry) <= limit {
             return entry;

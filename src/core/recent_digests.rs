@@ -116,6 +116,11 @@ impl RecentDigests {
         self.counts[1] = self.counts[1].max(self.entries.len() as u16);
     }
 
+    /// Ends a period that began in a time that was wrong at `now_ms`: what is remembered stays as recent as it was.
+    pub fn set_back(&mut self, now_ms: i64) {
+        self.period_ms = self.period_ms.min(now_ms);
+    }
+
     /// Index of a digest, the newest if it is there twice.
     pub fn find(&self, entry: NumberedDigest) -> Option<usize> {
         self.entries.iter().rposition(|&other| other == entry)

@@ -10,7 +10,7 @@ use crate::core::output::Collector;
 use crate::core::settings::Settings;
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::{self, NONE_MS};
-use crate::core::window::bounds;
+use crate::core::window::{Window, bounds};
 use crate::defects::{self, Defect};
 
 impl Operator {
@@ -105,6 +105,30 @@ impl Operator {
         device.keep_closed(global_ms, allowed_lateness_ms);
         let own_ms = watermark::after(device.newest_ms, out_of_orderness_ms).min(global_ms);
         device.watermark_ms = device.watermark_ms.max(own_ms);
+    }
+
+    /// Lowers what a device keeps of earlier settings after the clock of the box was set back, where the wrong time set it. Its
+    /// windows of the wrong time are removed before.
+    pub(super) fn lower_carried(&mut self, slot: Slot, latest_ms: i64, watermark_ms: i64) {
+        let size_ms = self.settings.current.window_ms;
+        let oldest_ms = self.settings.current.max_age_ms.map_or(NONE_MS, |max_ms| watermark_ms.saturating_sub(max_ms));
+        let device = &mut self.devices[slot];
+        let newest_end_ms = device.windows().map(|(_, _, window)| window.end_ms).max().unwrap_or(NONE_MS);
+        let occupied_ms = newest_end_ms.max(watermark_ms.saturating_add(1));
+        if let Some(carried) = &mut device.carried {
+            carried.set_back(latest_ms, size_ms, occupied_ms);
+        }
+        // In the wrong time, the size of a window that still gets readings may have been dropped as passed.
+        let differs = |window: &Window| {
+            let held_ms = window.end_ms.saturating_sub(window.start_ms);
+            window.end_ms > oldest_ms && held_ms != device.window_size_at(window.start_ms, size_ms)
+        };
+        let other = device.windows().map(|(_, _, window)| window).filter(|window| differs(window));
+        if let Some(window) = other.max_by_key(|window| window.end_ms) {
+            let held_ms = window.end_ms.saturating_sub(window.start_ms);
+            device.carried.get_or_insert_default().restore_size(held_ms, size_ms, occupied_ms);
+        }
+        device.carried.take_if(|carried| carried.is_empty());
     }
 
     /// The watermark that judges a device's readings. Under scope `global` a device may be ahead of the one source, by its

@@ -231,6 +231,13 @@ impl DeviceSequences {
         shared.totals.sequence_restarts += 1;
     }
 
+    /// Ends periods that began in a time that was wrong at `now_ms`.
+    pub fn set_back(&mut self, now_ms: i64) {
+        if let Some(memory) = &mut self.memory {
+            memory.recent.set_back(now_ms);
+        }
+    }
+
     fn duplicate(&mut self, now_ms: i64) -> SequenceVerdict {
         if let Some(memory) = &mut self.memory {
             memory.recent.note_redelivery(now_ms);

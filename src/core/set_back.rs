@@ -8,6 +8,7 @@ use std::fmt;
 use crate::core::clocks::Clocks;
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
+use crate::core::device_clock::DeviceClock;
 use crate::core::group::KEY_GROUPS;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
@@ -37,6 +38,8 @@ const UNKNOWN_REVISION: u32 = 9_999;
 pub(super) struct SetBacks {
     /// Journal time from which on no batch came [`LEAP_MS`] or more after the one before.
     pub leapt_ms: i64,
+    /// Latest journal time before any such leap since the clock was last set back.
+    before_leap_ms: i64,
     /// How much the last gap between two batches counted against `state.device_ttl`, if it may have been a jump.
     gap_awake_ms: i64,
     /// Highest revision of any window that fired.
@@ -65,6 +68,7 @@ impl Default for SetBacks {
     fn default() -> Self {
         Self {
             leapt_ms: NONE_MS,
+            before_leap_ms: NONE_MS,
             gap_awake_ms: 0,
             highest_revision: 0,
             last: None,
@@ -111,6 +115,7 @@ impl SetBacks {
             self.gap_awake_ms = awake_ms;
             if gap_ms >= LEAP_MS {
                 self.leapt_ms = now_ms;
+                self.before_leap_ms = self.before_leap_ms.max(now_ms.saturating_sub(gap_ms));
             }
         }
     }
@@ -127,6 +132,12 @@ impl SetBacks {
         let accepted_ms = settings.max_age_ms.map_or(NONE_MS, |max_age_ms| to_ms.saturating_sub(max_age_ms));
         self.taken_back.retain(|&(_, until_ms)| until_ms >= accepted_ms.min(near.0));
         self.taken_back.extend([near, (oldest_ms.max(near.0), newest_ms)]);
+        // The time before a leap may be later than the right clock, too.
+        let before_leap_ms = std::mem::replace(&mut self.before_leap_ms, NONE_MS);
+        if before_leap_ms > to_ms {
+            let until_ms = before_leap_ms.saturating_add(future_ms).saturating_add(settings.window_ms);
+            self.taken_back.push((near.0, until_ms));
+        }
         self.merge();
         self.revision = self.highest_revision.saturating_add(1);
         self.leapt_ms = self.leapt_ms.min(to_ms);
@@ -155,6 +166,7 @@ impl SetBacks {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_i64(self.leapt_ms, out);
+        put_i64(self.before_leap_ms, out);
         put_i64(self.gap_awake_ms, out);
         put_u64(u64::from(self.highest_revision), out);
         put_u64(u64::from(self.revision), out);
@@ -172,6 +184,7 @@ impl SetBacks {
     pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let mut set_backs = Self {
             leapt_ms: reader.i64()?,
+            before_leap_ms: reader.i64()?,
             gap_awake_ms: reader.i64()?,
             highest_revision: reader.u32()?,
             revision: reader.u32()?,
@@ -192,7 +205,7 @@ impl SetBacks {
 
 /// What is wrong with the clock of the box, as far as the journal tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockFault {
+pub(super) enum BoxClockFault {
     /// It shows a time at which no machine was set.
     NeverSet {
         /// The time.
@@ -202,18 +215,17 @@ pub(super) enum ClockFault {
     SetBack(SetBack),
 }
 
-impl fmt::Display for ClockFault {
+impl fmt::Display for BoxClockFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NeverSet { now_ms } => write!(
                 f,
-                "weir's own clock is wrong: it shows {}. Once it is set, `weir errors replay` counts the reading",
+                "weir's own clock is wrong: it shows {}; once it is set, `weir errors replay` counts the reading",
                 Rfc3339(now_ms)
             ),
             Self::SetBack(SetBack { from_ms, to_ms }) => write!(
                 f,
-                "weir's own clock was wrong too: it was set back by {} to {}. A device that takes its time from this machine \
-                 follows it",
+                "weir's own clock was set back by {} to {}: a device that takes its time from this machine follows it",
                 Span(from_ms.saturating_sub(to_ms)),
                 Rfc3339(to_ms)
             ),
@@ -259,6 +271,12 @@ impl RightClock {
         }
         device.last_arrival_ms = device.last_arrival_ms.min(self.now_ms);
         device.first_seen_ms = device.first_seen_ms.min(self.now_ms);
+        device.sequences.set_back(self.now_ms);
+        if let Some(share) = &mut device.error_share {
+            share.set_back(self.now_ms);
+        }
+        // All offsets were measured with the wrong clock.
+        (device.clock, device.clock_offset_ms) = (DeviceClock::default(), 0);
     }
 
     fn lower_clocks(self, clocks: &mut Clocks) {
@@ -279,12 +297,12 @@ impl RightClock {
 
 impl Operator {
     /// What is wrong with the clock of the box, for the sentence of a reading that is rejected by its time.
-    pub(super) fn clock_fault(&self) -> Option<ClockFault> {
+    pub(super) fn clock_fault(&self) -> Option<BoxClockFault> {
         let now_ms = self.clocks.journal.now_ms;
         if now_ms < FIRST_PLAUSIBLE_MS {
-            return Some(ClockFault::NeverSet { now_ms });
+            return Some(BoxClockFault::NeverSet { now_ms });
         }
-        self.clocks.set_backs.recent(now_ms).map(ClockFault::SetBack)
+        self.clocks.set_backs.recent(now_ms).map(BoxClockFault::SetBack)
     }
 
     /// Journal times from which and to which the clock of the box was last set back.
@@ -308,16 +326,21 @@ impl Operator {
             self.about_to_change(group);
         }
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
+        for &slot in &slots {
+            self.mark_wrong_backlog(slot, right.latest_ms);
+        }
         self.end_backlogs(&slots, out);
         self.fire_wrong(&slots, right, out);
         self.clocks.set_backs.note(from_ms, to_ms, &self.settings.current);
         for &slot in &slots {
             right.lower_device(&mut self.devices[slot]);
+            self.lower_carried(slot, right.latest_ms, right.watermark_ms);
             self.lower_backlog(slot, right.watermark_ms);
         }
         right.lower_clocks(&mut self.clocks);
         self.owners.set_back(to_ms);
         self.clients.set_back(to_ms);
+        self.unknown_error_share.set_back(to_ms);
         self.rebuild_indexes();
         self.drop_expired();
     }
@@ -331,7 +354,10 @@ impl Operator {
             for (index, series) in device.series.iter_mut().enumerate() {
                 for (place, window) in series.windows.iter_mut().enumerate() {
                     if right.is_wrong(window) {
-                        window.flags.wrong_clock = true;
+                        // Those of a backlog have fired.
+                        if std::mem::replace(&mut window.flags.wrong_clock, true) {
+                            continue;
+                        }
                         let place = WindowPlace::Live(place);
                         due.push(DueWindow { end_ms: window.end_ms, slot, series: index, place });
                     } else if window.is_open() {

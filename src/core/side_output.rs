@@ -52,16 +52,20 @@ impl Operator {
 
     /// Adds to the sentence what is known of the clock that may be wrong: weir's own, or else that of the device.
     fn blame_clock(&mut self, slot: Option<Slot>, reason: Reason) {
-        if matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld)
-            && let Some(fault) = self.clock_fault()
-        {
-            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+        let is_of_time = matches!(reason, Reason::TimestampInFuture | Reason::TimestampTooOld);
+        if let Some(fault) = self.clock_fault().filter(|_| is_of_time) {
+            self.advise_instead(&fault);
         } else if let Some(fault) = slot.and_then(|slot| self.devices[slot].clock.fault(reason)) {
-            // Another lateness is no advice for a clock that is wrong.
-            let advice = self.work.sentence.rfind("; ").filter(|_| reason == Reason::Late);
-            self.work.sentence.truncate(advice.unwrap_or(self.work.sentence.len()));
-            let _ = std::fmt::Write::write_fmt(&mut self.work.sentence, format_args!("; {fault}"));
+            self.advise_instead(&fault);
         }
+    }
+
+    /// Puts another advice in the place of the one that the sentence ends with.
+    fn advise_instead(&mut self, fault: &dyn fmt::Display) {
+        let sentence = &mut self.work.sentence;
+        sentence.truncate(sentence.find("; ").unwrap_or(sentence.len()));
+        // Writing into a string cannot fail.
+        let _ = std::fmt::Write::write_fmt(sentence, format_args!("; {fault}"));
     }
 
     /// Counts a rejection and, where such errors are stored, emits its entry. `index` is that of the reading; `None`: the

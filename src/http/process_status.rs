@@ -50,6 +50,8 @@ pub struct MqttStatus {
 /// The clock of the machine, and the time of the journal. Times are Unix milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ClockStatus {
+    /// Whether the kernel says that its clock is synchronised; `None` where it does not tell.
+    pub synchronized: Option<bool>,
     /// How far the newest arrival in the journal is ahead of the clock, in seconds.
     pub journal_ahead_seconds: f64,
     /// How long nothing is deleted by age, because the clock jumped forward, in seconds.

@@ -40,6 +40,7 @@ metrics! {
     STALL_SECONDS Counter "weir_process_stall_seconds_total" "Time that the process stood still.";
     CLOCK_JUMPS Counter "weir_clock_jumps_total" "Times that the wall clock was found more than an hour ahead of where it should be, at a start or later.";
     CLOCK_STEPS Counter "weir_clock_steps_total" "Steps of the wall clock of more than a second, and starts that found it behind the journal by more than node.clock_tolerance; label direction (forward, back).";
+    CLOCK_SYNCHRONIZED Gauge "weir_clock_synchronized" "1 while the kernel says that its clock is synchronised, 0 while it says that it is not; absent where it does not tell, as in a container without the right to ask.";
     CLOCK_HOLD_SECONDS Gauge "weir_clock_hold_seconds" "How long nothing is deleted by age from now on, because the wall clock jumped forward.";
     CLOCK_JOURNAL_AHEAD_SECONDS Gauge "weir_clock_journal_ahead_seconds" "How far the newest arrival time of the journal is ahead of the wall clock: up to node.clock_tolerance the time in the journal stands still so long.";
 

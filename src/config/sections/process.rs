@@ -16,6 +16,8 @@ pub struct NodeConfig {
     pub clock_jump_hold_ms: u64,
     /// How far the clock may be behind the newest arrival in the journal before journal time is set back.
     pub clock_tolerance_ms: i64,
+    /// Longest wait for a synchronised clock at the start; `None`: weir does not wait.
+    pub wait_for_clock_ms: Option<u64>,
 }
 
 /// weir's own log.
@@ -34,6 +36,7 @@ impl Default for NodeConfig {
             data_dir: PathBuf::from("data"),
             clock_jump_hold_ms: 86_400_000,
             clock_tolerance_ms: 60_000,
+            wait_for_clock_ms: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::core::settings::{SequenceBits, Settings};
 
 /// What a device, or its line, does next.
 #[derive(Debug, Clone)]
-enum Step {
+enum SequenceStep {
     /// Measures and sends under the next number, after so many milliseconds; so many numbers before it are lost.
     Send { after_ms: i64, lost: u64 },
     /// Sends another reading under the number of the last one.
@@ -23,21 +23,21 @@ enum Step {
     Restore,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<SequenceStep>> {
     let step = prop_oneof![
         12 => (prop_oneof![0i64..50, 0i64..3_000], prop_oneof![9 => Just(0u64), 1 => 0u64..4])
-            .prop_map(|(after_ms, lost)| Step::Send { after_ms, lost }),
-        2 => Just(Step::Share),
+            .prop_map(|(after_ms, lost)| SequenceStep::Send { after_ms, lost }),
+        2 => Just(SequenceStep::Share),
         5 => (prop_oneof![0usize..3, 0usize..REMEMBERED, 0usize..80], any::<bool>(), any::<bool>())
-            .prop_map(|(back, dup, in_array)| Step::Again { back, dup, in_array }),
-        1 => (0i64..60_000).prop_map(|back_ms| Step::Restart { back_ms }),
-        1 => Just(Step::Restore),
+            .prop_map(|(back, dup, in_array)| SequenceStep::Again { back, dup, in_array }),
+        1 => (0i64..60_000).prop_map(|back_ms| SequenceStep::Restart { back_ms }),
+        1 => Just(SequenceStep::Restore),
     ];
     prop::collection::vec(step, 1..300)
 }
 
 /// A device, and what it sent.
-struct Device {
+struct CountingDevice {
     bench: OperatorHarness,
     now_ms: i64,
     behind_ms: i64,
@@ -48,7 +48,7 @@ struct Device {
     restarts: usize,
 }
 
-impl Device {
+impl CountingDevice {
     fn new(width: u64, bits: SequenceBits) -> Self {
         let settings = Settings {
             sequence_bits: bits,
@@ -98,12 +98,12 @@ impl Device {
 }
 
 /// Lets a device live, and returns how many of its readings could not be decided.
-fn live(steps: &[Step], width: u64, bits: SequenceBits) -> Result<u64, TestCaseError> {
-    let mut device = Device::new(width, bits);
+fn live(steps: &[SequenceStep], width: u64, bits: SequenceBits) -> Result<u64, TestCaseError> {
+    let mut device = CountingDevice::new(width, bits);
     let mut undecided = 0;
     for step in steps {
         match *step {
-            Step::Send { after_ms, lost } => {
+            SequenceStep::Send { after_ms, lost } => {
                 device.now_ms += after_ms;
                 let number = device.next + if device.sent.is_empty() { 0 } else { lost };
                 device.next = number + 1;
@@ -111,12 +111,12 @@ fn live(steps: &[Step], width: u64, bits: SequenceBits) -> Result<u64, TestCaseE
                 prop_assert_eq!((counted + repeated, duplicates), (1, 0), "a reading was lost");
                 undecided += repeated;
             }
-            Step::Share if device.next > 0 => {
+            SequenceStep::Share if device.next > 0 => {
                 let (counted, duplicates, repeated) = device.measure(device.next - 1);
                 prop_assert_eq!((counted + repeated, duplicates), (1, 0), "a reading was lost");
                 undecided += repeated;
             }
-            Step::Again { back, dup, in_array } if back < device.sent.len() => {
+            SequenceStep::Again { back, dup, in_array } if back < device.sent.len() => {
                 let object = device.sent[device.sent.len() - 1 - back].clone();
                 let (counted, duplicates, repeated) = device.deliver(&object, dup, in_array);
                 prop_assert_eq!(counted + duplicates + repeated, 1);
@@ -124,13 +124,13 @@ fn live(steps: &[Step], width: u64, bits: SequenceBits) -> Result<u64, TestCaseE
                     prop_assert_eq!(duplicates, 1, "a reading that is remembered, {} back", back);
                 }
             }
-            Step::Restart { back_ms } => {
+            SequenceStep::Restart { back_ms } => {
                 device.behind_ms += back_ms;
                 device.next = 0;
                 device.restarts += 1;
             }
-            Step::Restore => device.restore(),
-            Step::Share | Step::Again { .. } => {}
+            SequenceStep::Restore => device.restore(),
+            SequenceStep::Share | SequenceStep::Again { .. } => {}
         }
     }
     let shown = device.bench.operator.device("a").map(|device| device.summary);
@@ -165,7 +165,7 @@ proptest! {
 
 /// A device counts to `last`, restarts with a clock that goes back, and counts to 5 again.
 fn check_restart(last: u64, every_ms: i64) {
-    let mut device = Device::new(u64::MAX, SequenceBits::Auto);
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
     for number in 1..=last {
         device.now_ms += every_ms;
         assert_eq!(device.measure(number), (1, 0, 0), "{number} of {last}");
@@ -191,7 +191,7 @@ fn a_restart_is_recognised_by_the_first_number() {
 
 #[test]
 fn ranges_that_merged_lose_nothing() {
-    let mut device = Device::new(u64::MAX, SequenceBits::Auto);
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
     for number in 0..400 {
         device.now_ms += 1_000;
         assert_eq!(device.measure(number * 2), (1, 0, 0));

@@ -81,6 +81,17 @@ fn a_window_that_fired_in_a_wrong_time_is_corrected_and_its_time_comes_again() {
 }
 
 #[test]
+fn a_wrong_time_before_a_leap_comes_again() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick])), ["a/m@3600000#0=1.0"]);
+    bench.apply(T0 + YEARS_MS, &[Input::Tick]);
+    assert_eq!(briefs(&bench.apply_set_back(T0, &[Input::Tick])), ["!a/m@3600000#1=1.0"]);
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 2.0)]);
+    assert_eq!(briefs(&bench.apply(T0 + HOUR_MS + 10_000, &[Input::Tick])), ["a/m@3600000#2=2.0"]);
+}
+
+#[test]
 fn right_windows_of_a_wrong_time_go_on() {
     both_scopes(|settings| {
         let mut bench = OperatorHarness::new(settings);
@@ -208,6 +219,157 @@ fn jumps_of_the_clock_forget_no_device() {
         bench.apply(T0 + hour * HOUR_MS, &[Input::Tick]);
     }
     assert_eq!(bench.operator.sizes().devices, 0, "silence counts as before");
+}
+
+/// All windows that fired as `start#revision=sum`, those of a wrong time left out.
+fn right_windows(effects: &[Effect]) -> Vec<String> {
+    effects.iter().filter(|effect| !is_wrong(effect)).map(brief).collect()
+}
+
+#[test]
+fn a_right_time_that_a_wrong_one_had_closed_is_counted() {
+    for backlog in [true, false] {
+        both_scopes(|settings| {
+            let mut bench = OperatorHarness::new(Settings { backlog, ..settings });
+            // Real readings come while the clock is three hours ahead, and their windows fire in the wrong time.
+            let mut effects = bench.apply(T0 + 3 * HOUR_MS, &[timed("a", 0, 1.0), timed("a", 12_000, 2.0)]);
+            effects.extend(bench.apply(T0 + 3 * HOUR_MS + 1_000, &[untimed("a", 4.0)]));
+            effects.extend(bench.apply(T0 + 3 * HOUR_MS + 60_000, &[Input::Tick]));
+            // The clock is set back to a time before the newest of them. More readings of the same windows come.
+            effects.extend(bench.apply_set_back(T0 + 8_000, &[timed("a", 7_000, 8.0)]));
+            effects.extend(bench.apply(T0 + 13_000, &[timed("a", 13_000, 16.0)]));
+            effects.extend(bench.apply(T0 + 30_000, &[timed("a", 30_000, 32.0)]));
+            effects.extend(bench.apply(T0 + 60_000, &[Input::Tick]));
+            let errors = effects.iter().filter(|effect| matches!(effect, Effect::Error { .. })).count();
+            let totals = bench.operator.totals();
+            assert_eq!((errors, totals.in_windows), (0, 6), "{backlog}: {:?}", briefs(&effects));
+            let keys: Vec<_> = effects.iter().filter_map(key).collect();
+            assert_eq!(keys.len(), keys.iter().collect::<BTreeSet<_>>().len(), "{:?}", briefs(&effects));
+            assert!(!bench.operator.has_open_windows());
+            assert!(right_windows(&effects).iter().any(|window| window.ends_with("=32.0")), "{:?}", briefs(&effects));
+        });
+    }
+}
+
+#[test]
+fn a_time_that_the_wrong_clock_had_fired_comes_again() {
+    for backlog in [true, false] {
+        both_scopes(|settings| {
+            let mut bench = OperatorHarness::new(Settings { backlog, ..settings });
+            let mut effects = Vec::new();
+            for second in 0..60 {
+                effects.extend(bench.apply(T0 + HOUR_MS + second * 1_000, &[untimed("a", 1.0)]));
+            }
+            effects.extend(bench.apply_set_back(T0, &[Input::Tick]));
+            // The device is away until the very times come that the wrong clock showed, and sends them newest first.
+            let stored: Vec<_> = (0..60).map(|second| timed("a", HOUR_MS + second * 1_000, 1.0)).rev().collect();
+            let at_ms = T0 + HOUR_MS + 60_000;
+            effects.extend(bench.apply(at_ms, &[Input::Resumed]));
+            let inputs = if backlog { stored } else { stored.into_iter().rev().collect() };
+            effects.extend(bench.apply(at_ms, &inputs));
+            effects.extend(bench.apply(at_ms + 60_000, &[Input::Tick]));
+            effects.extend(bench.apply(at_ms + 120_000, &[Input::Tick]));
+            assert_eq!(bench.operator.totals().in_windows, 120, "{backlog}: {:?}", briefs(&effects));
+            let keys: Vec<_> = effects.iter().filter_map(key).collect();
+            assert_eq!(keys.len(), keys.iter().collect::<BTreeSet<_>>().len(), "{:?}", briefs(&effects));
+            assert!(!bench.operator.has_open_windows());
+        });
+    }
+}
+
+#[test]
+fn a_backlog_that_a_wrong_clock_met_is_counted_once_it_is_right() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + DAY_MS, &[untimed("a", 1.0), timed("a", 0, 2.0), timed("a", 96_000, 4.0)]);
+    // What waits fires when the clock is set back. The window of the present takes more readings afterwards, and a window that
+    // never fired is counted. Only the window at 0 has fired, and is past under the right clock as well.
+    let inputs = [timed("a", 97_000, 8.0), timed("a", 11_000, 16.0), timed("a", 1_000, 32.0)];
+    let effects = bench.apply_set_back(T0 + 98_000, &inputs);
+    assert!(right_windows(&effects).contains(&"a/m@0#0=2.0".to_owned()), "{:?}", briefs(&effects));
+    assert!(right_windows(&effects).contains(&"late a/m 0".to_owned()), "{:?}", briefs(&effects));
+    let effects = bench.apply(T0 + 200_000, &[Input::Tick]);
+    assert!(right_windows(&effects).contains(&"a/m@10000#0=16.0".to_owned()), "{:?}", briefs(&effects));
+    assert_eq!((bench.operator.totals().in_windows, bench.operator.totals().received), (5, 6));
+}
+
+#[test]
+fn windows_of_a_backlog_of_a_wrong_time_say_so() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    // The device takes its time from the box.
+    let stored = [timed("a", HOUR_MS - 600_000, 2.0), timed("a", HOUR_MS - 700_000, 4.0)];
+    bench.apply(T0 + HOUR_MS + 1_000, &stored);
+    let wrong = briefs(&bench.apply_set_back(T0, &[Input::Tick]));
+    assert_eq!(wrong, ["!a/m@2900000#0=4.0", "!a/m@3000000#0=2.0", "!a/m@3600000#0=1.0"]);
+    assert_eq!((bench.operator.sizes().open_windows, bench.operator.sizes().windows), (0, 0));
+    bench.apply(T0 + HOUR_MS - 600_000, &[untimed("a", 8.0)]);
+    let again = bench.apply(T0 + HOUR_MS, &[Input::Tick]);
+    assert_eq!(briefs(&again), ["a/m@3000000#1=8.0"]);
+}
+
+#[test]
+fn a_size_that_a_wrong_time_put_off_holds_at_once() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + YEARS_MS, &[untimed("a", 1.0)]);
+    let wider = Settings { window_ms: 60_000, ..Settings::default() };
+    bench.operator.reconfigure(wider, &mut bench.effects);
+    bench.apply_set_back(T0, &[untimed("a", 2.0)]);
+    bench.apply(T0 + 70_000, &[untimed("a", 4.0), untimed("a", 8.0)]);
+    let effects = bench.apply(T0 + 200_000, &[Input::Tick]);
+    let size = |effect: &Effect| match effect {
+        Effect::Window { json, .. } => json["window_end"].as_i64().unwrap() - json["window_start"].as_i64().unwrap(),
+        Effect::Error { .. } => 0,
+    };
+    let last = effects.last().unwrap();
+    assert_eq!((size(last), brief(last).ends_with("=12.0")), (60_000, true), "{:?}", briefs(&effects));
+}
+
+#[test]
+fn windows_of_a_size_that_a_wrong_time_dropped_keep_it() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + 1_000, &[timed("a", 0, 1.0)]);
+    let wider = Settings { window_ms: 60_000, ..Settings::default() };
+    bench.operator.reconfigure(wider, &mut bench.effects);
+    bench.apply(T0 + YEARS_MS, &[untimed("a", 2.0)]);
+    bench.apply_set_back(T0 + 3_000, &[timed("a", 2_000, 4.0), timed("a", 5_000, 8.0)]);
+    let mut store = SnapshotStore::default();
+    bench.operator.snapshot_failed();
+    store.take(&mut bench.operator);
+    bench.operator = store.restore();
+    bench.apply(T0 + 120_000, &[untimed("a", 16.0)]);
+    bench.apply(T0 + 300_000, &[Input::Tick]);
+    assert_eq!(bench.operator.totals().in_windows, 5);
+    assert!(!bench.operator.has_open_windows());
+}
+
+#[test]
+fn what_a_wrong_time_says_of_the_clock_of_a_device_is_forgotten() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    for second in 0..20 {
+        bench.apply(T0 + 3 * HOUR_MS + second * 1_000, &[timed("a", second * 1_000, 1.0)]);
+    }
+    let state = |bench: &OperatorHarness| {
+        let view = bench.operator.device("a").unwrap().summary.clock;
+        (view.state.as_str(), view.steps_backward)
+    };
+    assert_eq!(state(&bench).0, "time_zone");
+    bench.apply_set_back(T0 + 20_000, &[Input::Tick]);
+    assert_eq!(state(&bench).0, "unknown");
+    bench.apply(T0 + 21_000, &[timed("a", 21_000, 1.0)]);
+    assert_eq!(state(&bench), ("ok", 0));
+}
+
+#[test]
+fn a_device_without_a_clock_that_begins_anew_after_a_wrong_time_is_counted() {
+    let sample = |seq: u64| Input::telemetry("a", format!(r#"{{"metric":"m","value":7,"seq":{seq}}}"#));
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + YEARS_MS, &[sample(1), sample(2), sample(3)]);
+    bench.apply_set_back(T0, &[Input::Resumed]);
+    bench.apply(T0 + 5_000, &[sample(1)]);
+    assert_eq!(bench.operator.totals().in_windows, 3, "a duplicate");
+    // The reading is as old as it seems: after this time, the same content without a time is another reading.
+    bench.apply(T0 + 4 * HOUR_MS, &[sample(1)]);
+    assert_eq!(bench.operator.totals().in_windows, 4);
 }
 
 #[derive(Debug, Clone)]

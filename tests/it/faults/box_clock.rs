@@ -21,6 +21,7 @@ fn with_clock(offset_ms: i64) -> (Weir, Shim) {
     for (name, value) in shim.environment() {
         weir.environment(name, value);
     }
+    shim.set_clock_synchronized(Some(true));
     shim.set_clock_offset_ms(offset_ms);
     weir.restart();
     (weir, shim)
@@ -33,7 +34,7 @@ fn publish(weir: &Weir, device: &str, payload: &str) {
 /// The windows of a device, once there are `count`.
 fn windows(weir: &Weir, device: &str, count: usize) -> Vec<Value> {
     wait_for(&format!("{count} windows of {device}"), || {
-        let windows = weir.list("windows", &format!("?device={device}"));
+        let windows = weir.list("windows", &format!("&device={device}"));
         (windows.len() >= count).then_some(windows)
     })
 }
@@ -76,12 +77,12 @@ fn check(ahead_ms: i64, restart: bool) {
     right_readings_count(&weir);
     assert!(weir.list("errors", "").is_empty(), "{:?}", weir.list("errors", ""));
     let corrected = wait_for("the window of the wrong time says so", || {
-        let windows = weir.list("windows", "?device=boot");
+        let windows = weir.list("windows", "&device=boot");
         windows.into_iter().find(|window| window["wrong_clock"] == true)
     });
     assert_eq!(corrected["window_start"], wrong["window_start"]);
     let clock = &weir.json("/api/v1/status")["clock"];
-    assert_eq!(clock["steps_back"], 1, "{clock}");
+    assert_eq!((&clock["steps_back"], &clock["synchronized"]), (&Value::from(1), &Value::from(true)), "{clock}");
     assert!(weir.output().contains("the clock was set back"));
     // A crash now replays the same.
     weir.kill();
@@ -122,8 +123,78 @@ fn what_a_clock_in_1970_rejected_is_replayed() {
     shim.set_clock_offset_ms(0);
     weir.restart();
     right_readings_count(&weir);
-    let mut replay = weir.command(&["errors", "replay", "--reason", "timestamp_in_future", "--url"]);
-    let output = replay.arg(format!("http://{}", weir.http())).output().expect("weir can be started");
+    let url = format!("http://{}", weir.http());
+    let mut replay = weir.command(&["errors", "replay", "--reason", "timestamp_in_future", "--url", &url]);
+    let output = replay.output().expect("weir can be started");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(windows(&weir, "early", 1)[0]["sum"], 7.0);
+}
+
+/// A weir that waits for its clock for `wait`, of which the kernel says `synchronized`. It does not run.
+fn waiting(wait: &str, synchronized: Option<bool>) -> (Weir, Shim) {
+    let mut weir = WEIR.prepare(&[("node.wait_for_clock", wait)]);
+    let shim = Shim::new(WEIR, &weir.path(""));
+    for (name, value) in shim.environment() {
+        weir.environment(name, value);
+    }
+    shim.set_clock_synchronized(synchronized);
+    (weir, shim)
+}
+
+/// What `/readyz` and the status say of the clock; weir is ready.
+fn clock_check(weir: &Weir) -> String {
+    let checks = weir.json("/api/v1/status")["checks"].clone();
+    let clock = checks.as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "clock"));
+    let clock = clock.expect("a check of the clock");
+    assert_eq!(clock["ok"], true, "it is information alone: {clock}");
+    clock["message"].as_str().expect("a text").to_owned()
+}
+
+#[test]
+fn a_start_waits_for_a_synchronised_clock() {
+    let (mut weir, shim) = waiting("'10m'", Some(false));
+    std::thread::scope(|scope| {
+        let output = weir.path("output.log");
+        let shim = &shim;
+        scope.spawn(move || {
+            wait_for("weir waits", || {
+                let said = std::fs::read_to_string(&output).unwrap_or_default();
+                said.contains("waiting until the kernel says that its clock is synchronised").then_some(())
+            });
+            shim.set_clock_synchronized(Some(true));
+        });
+        weir.restart();
+    });
+    let said = weir.output();
+    let (synchronised, listening) = (said.find("the clock is synchronised"), said.find("listening"));
+    assert!(synchronised.is_some() && synchronised < listening, "{said}");
+    wait_for("the metric says so", || (weir.metric_sum("weir_clock_synchronized") > 0.5).then_some(()));
+    shim.set_clock_synchronized(Some(false));
+    wait_for("the metric follows", || (weir.metric_sum("weir_clock_synchronized") < 0.5).then_some(()));
+    let said = clock_check(&weir);
+    assert!(said.contains("not synchronised (NTP)"), "{said}");
+}
+
+#[test]
+fn a_start_waits_no_longer_than_it_is_told() {
+    let (mut weir, _shim) = waiting("'1s'", Some(false));
+    weir.restart();
+    assert!(weir.output().contains("the clock is not synchronised: weir starts all the same"), "{}", weir.output());
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_holds_up_nothing() {
+    let (mut weir, _shim) = waiting("'10m'", None);
+    weir.restart();
+    let said = weir.output();
+    assert!(said.contains("the kernel does not tell whether its clock is synchronised"), "{said}");
+    // The clock has been looked at: this metric is set with the other one.
+    let metrics = wait_for("the clock is looked at", || {
+        let metrics = weir.get("/metrics").text();
+        metrics.contains("\nweir_clock_hold_seconds").then_some(metrics)
+    });
+    assert!(!metrics.contains("\nweir_clock_synchronized"), "{metrics}");
+    let clock = &weir.json("/api/v1/status")["clock"];
+    assert_eq!(clock["synchronized"], Value::Null, "{clock}");
+    assert!(!clock_check(&weir).contains("NTP"));
 }

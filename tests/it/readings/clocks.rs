@@ -61,7 +61,7 @@ fn a_clock_that_goes_back_is_told() {
     let step_ms = clock["last_step_ms"].as_i64().expect("a step");
     assert!((step_ms + HOUR_MS).abs() < 60_000 && clock["last_step_at"].is_i64(), "{clock}");
     publish(&weir, &[HOUR_MS]);
-    expect_error(&weir, "late", &["the clock of the device went back by", "ingest.time"]);
+    expect_error(&weir, "late", &["its clock went back by", "ingest.time"]);
     // It is part of the state.
     weir.terminate();
     weir.restart();

@@ -16,7 +16,8 @@ const RULES: u64 = 8;
 const PATH_BYTES: usize = 64;
 const RULE_BYTES: u64 = PATH_BYTES as u64 + 8 * 8;
 const CLOCK_OFFSET_AT: u64 = 8;
-const RULES_AT: u64 = 16;
+const CLOCK_STATE_AT: u64 = 16;
+const RULES_AT: u64 = 24;
 
 /// Numbers of the errors that disks return, and of the one for want of file descriptors.
 pub const EIO: u64 = 5;
@@ -74,6 +75,16 @@ impl Shim {
     /// Sets the offset of the program's wall clock in milliseconds.
     pub fn set_clock_offset_ms(&self, offset_ms: i64) {
         self.set(CLOCK_OFFSET_AT, (offset_ms * 1_000_000) as u64);
+    }
+
+    /// Sets what the kernel seems to say on whether its clock is synchronised; `None`: it refuses to tell.
+    pub fn set_clock_synchronized(&self, synchronized: Option<bool>) {
+        let state = match synchronized {
+            Some(true) => 1,
+            Some(false) => 2,
+            None => 3,
+        };
+        self.set(CLOCK_STATE_AT, state);
     }
 
     /// Adds a rule for calls on files whose path contains `path`. The first matching rule applies.
