@@ -78,6 +78,10 @@ pub enum Defect {
     ForgetFiredRuns,
     /// A backlog that ends drops its windows instead of firing them.
     DropBacklogWindows,
+    /// Checkpoints leave out the former window sizes that devices carry.
+    ForgetWindowSizes,
+    /// A change of the window size holds at once, for event times whose windows are there already, too.
+    ResizeAtOnce,
     /// Errors refer to the first error of an earlier message.
     ReferToEarlierMessage,
     /// Readings that share the last entry of their message are counted, and the entry is not written.
@@ -86,7 +90,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 38] = [
+    pub const ALL: [Defect; 40] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -123,6 +127,8 @@ impl Defect {
         Self::TrustRetainedMark,
         Self::ForgetFiredRuns,
         Self::DropBacklogWindows,
+        Self::ForgetWindowSizes,
+        Self::ResizeAtOnce,
         Self::ReferToEarlierMessage,
         Self::DropFoldedErrors,
     ];

@@ -384,6 +384,10 @@ impl Operator {
         device.live_ms = device.live_ms.min(now_ms);
         for series in &mut device.series {
             series.fired.cut_at(right_ms);
+            // What the device still has goes on, and is not late.
+            for window in series.windows.iter().filter(|window| window.firings > 0) {
+                series.fired.add(window.start_ms, window.end_ms, NONE_MS, MAX_RUNS);
+            }
         }
     }
 

@@ -310,7 +310,9 @@ impl Device {
         if let Some(share) = &self.error_share {
             put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
         }
-        if let Some(carried) = &self.carried {
+        if let Some(carried) = &self.carried
+            && !defects::is(Defect::ForgetWindowSizes)
+        {
             put_field(TAG_CARRIED, out, |out| carried.encode(out));
         }
         end_fields(out);

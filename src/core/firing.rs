@@ -394,7 +394,8 @@ impl Operator {
                 WindowPlace::Backlog(_) => self.backlogs.waiting -= 1,
             }
             if self.settings.current.backlog {
-                let oldest_ms = oldest_run_ms(&self.settings.current, self.clocks.journal.now_ms);
+                let settings = &self.settings.current;
+                let oldest_ms = self.clocks.set_backs.oldest_run_ms(settings, self.clocks.journal.now_ms);
                 let closed = series.fired.add(window.start_ms, window.end_ms, oldest_ms, max_runs);
                 self.totals.fired_runs_merged += closed;
             }
@@ -453,9 +454,4 @@ impl Operator {
             self.hold(slot, index, expired);
         }
     }
-}
-
-/// Runs of fired windows that ended before this time are not needed: readings so old are rejected.
-fn oldest_run_ms(settings: &Settings, now_ms: i64) -> i64 {
-    settings.max_age_ms.map_or(NONE_MS, |max_ms| now_ms.saturating_sub(max_ms).saturating_sub(settings.window_ms))
 }

@@ -11,6 +11,7 @@ use crate::core::settings::Settings;
 use crate::core::validate::ValidationRules;
 use crate::core::watermark::{self, NONE_MS};
 use crate::core::window::{Window, bounds};
+use crate::defects::{self, Defect};
 
 impl Operator {
     /// Continues under other settings.
@@ -45,7 +46,7 @@ impl Operator {
         }
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
-            if resizes {
+            if resizes && !defects::is(Defect::ResizeAtOnce) {
                 self.change_size(slot, after.window_ms);
             }
             if relates {

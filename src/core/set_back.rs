@@ -95,6 +95,14 @@ impl SetBacks {
         if may_have_fired { self.revision } else { 0 }
     }
 
+    /// Runs of fired windows that ended before this time are not needed: readings so old are rejected. The clock that leapt
+    /// less than this age ago may be set back, and then readings from before the leap are accepted.
+    pub fn oldest_run_ms(&self, settings: &Settings, now_ms: i64) -> i64 {
+        let Some(max_age_ms) = settings.max_age_ms else { return NONE_MS };
+        let oldest_ms = now_ms.saturating_sub(max_age_ms).saturating_sub(settings.window_ms);
+        if self.leapt_ms > oldest_ms { NONE_MS } else { oldest_ms }
+    }
+
     /// The last set-back, if it is recent.
     pub fn recent(&self, now_ms: i64) -> Option<SetBack> {
         self.last.filter(|last| now_ms.saturating_sub(last.to_ms) < RECENT_MS)
@@ -120,8 +128,9 @@ impl SetBacks {
         // Readings of the wrong time were accepted up to this age.
         let oldest_ms = settings.max_age_ms.map_or(NONE_MS, |max_age_ms| self.leapt_ms.saturating_sub(max_age_ms));
         let newest_ms = from_ms.saturating_add(future_ms).saturating_add(settings.window_ms);
-        // Watermarks have passed what was taken back before this, and no longer go back there.
-        self.taken_back.retain(|&(_, until_ms)| until_ms >= near.0);
+        // Under the right clock no reading is so old as what was taken back before this. Devices may be far behind it.
+        let accepted_ms = settings.max_age_ms.map_or(NONE_MS, |max_age_ms| to_ms.saturating_sub(max_age_ms));
+        self.taken_back.retain(|&(_, until_ms)| until_ms >= accepted_ms.min(near.0));
         self.taken_back.extend([near, (oldest_ms.max(near.0), newest_ms)]);
         // The time before a leap may be later than the right clock, too.
         let before_leap_ms = std::mem::replace(&mut self.before_leap_ms, NONE_MS);

@@ -75,8 +75,23 @@ pub struct SimDevice {
     faulty: bool,
     /// The device sometimes stops sending for a while.
     idles: bool,
+    /// Event times of measurements that the device stored while it was away; the last is sent next.
+    stored_ms: Vec<i64>,
     /// Used event times. Each is used once, so that the first and last reading of a window are unambiguous.
     used_ms: BTreeSet<i64>,
+}
+
+/// Event times of `count` measurements from `from_ms` on: newest first, oldest first, in two parts that are interleaved, or in
+/// any order.
+fn stored(from_ms: i64, step_ms: i64, count: i64, random: &mut Random) -> Vec<i64> {
+    let mut times_ms: Vec<i64> = (0..count).map(|index| from_ms + index * step_ms).collect();
+    match random.below(4) {
+        0 => {}
+        1 => times_ms.reverse(),
+        2 => times_ms.sort_by_key(|time_ms| ((time_ms - from_ms) % (step_ms * count.max(2) / 2), *time_ms)),
+        _ => times_ms.sort_by_cached_key(|_| random.next_u64()),
+    }
+    times_ms
 }
 
 const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
@@ -118,6 +133,7 @@ impl SimDevice {
             disorder_ms: if random.one_in(3) { 0 } else { random.range(1, 4_000) },
             faulty: random.one_in(4),
             idles: random.one_in(3),
+            stored_ms: if random.one_in(6) { stored(now_ms - 7_200_000, 3_000, 40, random) } else { Vec::new() },
             used_ms: BTreeSet::new(),
         }
     }
@@ -154,6 +170,12 @@ impl SimDevice {
     pub fn measure(&mut self, now_ms: i64, random: &mut Random) -> Element {
         let pause_ms = if self.idles && random.one_in(25) { random.range(10_000, 50_000) } else { 0 };
         self.next_ms = now_ms + pause_ms + random.range(1, 2 * self.period_ms as i64);
+        if pause_ms > 0 && random.one_in(2) {
+            let step_ms = random.range(300, 2_000);
+            self.stored_ms = stored(now_ms + 500, step_ms, pause_ms / step_ms, random);
+        } else if !self.stored_ms.is_empty() {
+            self.next_ms = now_ms + random.range(1, 400);
+        }
         if self.faulty && random.one_in(12) { self.nonsense(now_ms, random) } else { self.readings(now_ms, random) }
     }
 
@@ -238,6 +260,13 @@ impl SimDevice {
 
     fn event_time(&mut self, now_ms: i64, random: &mut Random) -> Option<i64> {
         let disorder_ms = random.range(0, self.disorder_ms);
+        // A live measurement comes between those that were stored now and then, and often before them.
+        if matches!(self.clock, ClockKind::Right)
+            && !random.one_in(4)
+            && let Some(stored_ms) = self.stored_ms.pop()
+        {
+            return Some(self.unused(stored_ms));
+        }
         let shown_ms = match self.clock {
             ClockKind::Right => now_ms,
             ClockKind::Skewed(by_ms) => now_ms + by_ms,

@@ -167,9 +167,11 @@ impl World {
         for attempt in 0..MAX_STARTS {
             let disturbed = !self.settling && attempt < MAX_CUT_STARTS && self.disturb_start();
             self.figures.starts += 1;
-            match SimProcess::boot(&self.plan, &self.disk, &self.clock) {
+            let settings = self.plan.next_settings(&mut self.random);
+            let window_ms = settings.window_ms;
+            match SimProcess::boot(&self.plan, settings, &self.disk, &self.clock) {
                 Ok((process, fallback)) => {
-                    self.note(format_args!("weir runs, fallback {fallback:?}"));
+                    self.note(format_args!("weir runs with windows of {window_ms} ms, fallback {fallback:?}"));
                     if let Some(Decay::Log { flip, name }) = &decay {
                         self.must_have_noticed(process, flip, name)?;
                         decay = None;

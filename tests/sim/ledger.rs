@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir::core::output::ErrorEntry;
+use weir::core::output::{ErrorEntry, WindowResult};
 use weir::core::reason::Reason;
 use weir::core::settings::{Settings, WatermarkScope};
 
 use super::device::{Expect, SimReading};
+use super::outputs::NewestWindows;
 
 /// Number of a message.
 pub type MessageId = usize;
@@ -22,6 +23,18 @@ pub struct SimMessage {
     /// Number of times that the message was sent.
     pub sent: u32,
     pub acknowledged: bool,
+}
+
+impl SimMessage {
+    /// The rejections of a reading without those that say that nothing told whether it was sent again: of a message that was
+    /// sent again when its reading was not remembered any more.
+    fn decided(&self, reasons: &[Reason]) -> Vec<Reason> {
+        let is_undecided = |reason: &&Reason| **reason == Reason::SeqRepeated;
+        if reasons.iter().filter(is_undecided).count() >= self.sent as usize {
+            return reasons.to_vec();
+        }
+        reasons.iter().filter(|reason| !is_undecided(reason)).copied().collect()
+    }
 }
 
 /// All messages.
@@ -85,6 +98,8 @@ pub struct Expected {
     pub untimed: BTreeMap<(String, String), (u64, i64)>,
     /// Readings that may be counted or not (QoS 0).
     pub lossy: BTreeMap<(String, String, i64), u64>,
+    /// Windows of late readings.
+    pub late: BTreeSet<(String, String, i64)>,
 }
 
 /// Reasons given in the errors log for one reading.
@@ -127,7 +142,7 @@ impl SimLedger {
         &self,
         counted: &dyn Fn(MessageId) -> bool,
         rejections: &ExpectedRejections,
-        window_ms: i64,
+        bounds: &WindowBounds<'_>,
         lateness_ms: i64,
         is_global: bool,
     ) -> Result<Expected, String> {
@@ -138,7 +153,7 @@ impl SimLedger {
                 continue;
             }
             for (index, reading) in (0u32..).zip(&message.readings) {
-                let reasons = rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice);
+                let reasons = &message.decided(rejections.get(&(id, index)).map_or(&[][..], Vec::as_slice))[..];
                 let wrong = |what: &str| {
                     let text = String::from_utf8_lossy(&message.payload);
                     Err(format!(
@@ -156,9 +171,13 @@ impl SimLedger {
                             return wrong("is rejected more often than it was sent");
                         }
                     }
-                    (Expect::Window, []) if message.lossy => expected.add_lossy(reading, window_ms),
-                    (Expect::Window, []) => expected.add(reading, window_ms),
-                    (Expect::Window, [Reason::Late]) if furthest.justifies_late(reading, window_ms, lateness_ms) => {}
+                    (Expect::Window, []) if message.lossy => expected.add_lossy(reading, bounds),
+                    (Expect::Window, []) => expected.add(reading, bounds),
+                    (Expect::Window, [Reason::Late])
+                        if furthest.justifies_late(reading, bounds.sizes_ms, lateness_ms) =>
+                    {
+                        expected.late.extend(bounds.key(reading));
+                    }
                     (Expect::Window, _) => return wrong("must not be rejected so"),
                 }
             }
@@ -170,7 +189,12 @@ impl SimLedger {
 impl SimLedger {
     /// Judges the rejections of what was sent after the clock of the box was set right: no right reading is rejected by its time,
     /// and none is late because of the wrong time.
-    pub fn judge_right(&self, rejections: &ExpectedRejections, settings: &Settings) -> Result<(), String> {
+    pub fn judge_right(
+        &self,
+        rejections: &ExpectedRejections,
+        settings: &Settings,
+        sizes_ms: (i64, i64),
+    ) -> Result<(), String> {
         let Some(right_from) = self.right_from else { return Ok(()) };
         let is_global = settings.watermark == WatermarkScope::Global;
         let furthest = Furthest::of(self, is_global);
@@ -182,8 +206,9 @@ impl SimLedger {
             let may_be_late = match reading.time_ms {
                 // Its time is that of the arrival.
                 None => is_global,
-                Some(_) => furthest.justifies_late(reading, settings.window_ms, settings.allowed_lateness_ms),
+                Some(_) => furthest.justifies_late(reading, sizes_ms, settings.allowed_lateness_ms),
             };
+            let reasons = self.messages[*id].decided(reasons);
             if reasons.iter().any(|reason| *reason != Reason::Late || !may_be_late) {
                 return Err(format!(
                     "reading {index} of message {id} is rejected as {reasons:?}, and the clock was right"
@@ -199,10 +224,42 @@ fn start(time_ms: i64, window_ms: i64) -> i64 {
     time_ms.div_euclid(window_ms) * window_ms
 }
 
+/// Which window a reading belongs to.
+pub struct WindowBounds<'a> {
+    /// Smallest and largest window size.
+    pub sizes_ms: (i64, i64),
+    /// Windows that weir has, which say where their size changed.
+    pub found: &'a NewestWindows<'a>,
+}
+
+impl WindowBounds<'_> {
+    /// Device, metric, and start of the window; `None` without an event time.
+    fn key(&self, reading: &SimReading) -> Option<(String, String, i64)> {
+        let time_ms = reading.time_ms?;
+        let key = |start_ms| (reading.device.clone(), reading.metric.to_owned(), start_ms);
+        if self.sizes_ms.0 == self.sizes_ms.1 {
+            return Some(key(start(time_ms, self.sizes_ms.0)));
+        }
+        let holds = |windows: &Vec<WindowResult<'_>>| windows.iter().any(|window| time_ms < window.window_end_ms);
+        let before = self.found.range(key(i64::MIN)..=key(time_ms)).next_back();
+        let held = before.filter(|(_, windows)| holds(windows)).map(|(key, _)| key.clone());
+        Some(held.unwrap_or_else(|| key(start(time_ms, self.sizes_ms.0))))
+    }
+}
+
 impl Expected {
-    fn add(&mut self, reading: &SimReading, window_ms: i64) {
-        let series = (reading.device.clone(), reading.metric.to_owned());
-        let Some(time_ms) = reading.time_ms else {
+    /// The window of a late reading that holds no other reading: it has never fired, so the reading is not late.
+    pub fn late_without_window(&self) -> Option<&(String, String, i64)> {
+        let fired = |key: &(String, String, i64)| {
+            let series = (key.0.clone(), key.1.clone());
+            self.windows.contains_key(key) || self.lossy.contains_key(key) || self.untimed.contains_key(&series)
+        };
+        self.late.iter().find(|key| !fired(key))
+    }
+
+    fn add(&mut self, reading: &SimReading, bounds: &WindowBounds<'_>) {
+        let Some((time_ms, key)) = reading.time_ms.zip(bounds.key(reading)) else {
+            let series = (reading.device.clone(), reading.metric.to_owned());
             let (count, sum) = self.untimed.entry(series).or_default();
             *count += 1;
             *sum += reading.value;
@@ -210,15 +267,15 @@ impl Expected {
         };
         let value = reading.value as f64;
         self.windows
-            .entry((series.0, series.1, start(time_ms, window_ms)))
+            .entry(key)
             .and_modify(|aggregate| aggregate.add(time_ms, value))
             .or_insert_with(|| ExpectedAggregate::new(time_ms, value));
     }
 
-    fn add_lossy(&mut self, reading: &SimReading, window_ms: i64) {
-        let Some(time_ms) = reading.time_ms else { return };
-        let key = (reading.device.clone(), reading.metric.to_owned(), start(time_ms, window_ms));
-        *self.lossy.entry(key).or_default() += 1;
+    fn add_lossy(&mut self, reading: &SimReading, bounds: &WindowBounds<'_>) {
+        if let Some(key) = bounds.key(reading) {
+            *self.lossy.entry(key).or_default() += 1;
+        }
     }
 }
 
@@ -252,13 +309,16 @@ impl Furthest {
 
     /// A watermark comes no further than the newest event time, or the end of the newest window. So a reading can be
     /// late only if another one was sent whose window ends later by the allowed lateness at least.
-    fn justifies_late(&self, reading: &SimReading, window_ms: i64, lateness_ms: i64) -> bool {
+    fn justifies_late(&self, reading: &SimReading, sizes_ms: (i64, i64), lateness_ms: i64) -> bool {
         if self.untimed.contains(&reading.device) || self.is_global && !self.untimed.is_empty() {
             return true;
         }
         let newest_ms = if self.is_global { Some(self.of_all) } else { self.by_device.get(&reading.device).copied() };
         match (reading.time_ms, newest_ms) {
-            (Some(time_ms), Some(newest_ms)) => start(newest_ms, window_ms) >= start(time_ms, window_ms) + lateness_ms,
+            (Some(time_ms), Some(newest_ms)) => {
+                let (smallest_ms, largest_ms) = sizes_ms;
+                start(newest_ms, largest_ms) + largest_ms >= start(time_ms, smallest_ms) + smallest_ms + lateness_ms
+            }
             _ => false,
         }
     }

@@ -22,6 +22,9 @@ pub const CLOCK_TOLERANCE_MS: i64 = 60_000;
 /// A clock that is less than an hour ahead has not jumped; the rest is for what such a clock does.
 const RESULTS_AGE_MS: i64 = 110 * 60_000;
 
+/// Window sizes of seeds whose size changes at starts. All have borders in common.
+const SIZES_MS: [i64; 3] = [1_000, 5_000, 10_000];
+
 /// Fault rates: one fault in this many actions on average; 0 for never.
 #[derive(Debug, Clone, Copy)]
 pub struct FaultRates {
@@ -52,6 +55,8 @@ pub struct SimPlan {
     pub rates: FaultRates,
     /// The clock of the box is wrong by hours, days and years at times.
     pub clock_lies: bool,
+    /// The window size may change at each start.
+    pub resizes: bool,
     /// Duration of a sync.
     pub sync_ms: u64,
     pub clients: usize,
@@ -85,10 +90,26 @@ impl SimPlan {
             savepoints,
             rates: FaultRates::new(random),
             clock_lies: random.one_in(4),
+            resizes: random.one_in(4),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),
             settings,
+        }
+    }
+
+    /// The settings of the next start.
+    pub fn next_settings(&self, random: &mut Random) -> Settings {
+        let window_ms = if self.resizes { *random.pick(&SIZES_MS) } else { self.settings.window_ms };
+        Settings { window_ms, ..self.settings.clone() }
+    }
+
+    /// Smallest and largest window size.
+    pub fn sizes_ms(&self) -> (i64, i64) {
+        if self.resizes {
+            (SIZES_MS[0], SIZES_MS[SIZES_MS.len() - 1])
+        } else {
+            (self.settings.window_ms, self.settings.window_ms)
         }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weir::clock::Clock;
 use weir::clock_jump::JumpGuard;
 use weir::core::record;
+use weir::core::settings::Settings;
 use weir::disk::Disk;
 use weir::disk::sim::SimDisk;
 use weir::log::{Log, LogError, Lsn, Records};
@@ -71,13 +72,20 @@ pub struct SimProcess {
     listens: bool,
     connections: Vec<SimConnection>,
     guard: Arc<JumpGuard>,
+    /// Settings of this start.
+    settings: Settings,
     /// Why the pipeline stopped.
     pub stopped: Option<PipelineError>,
 }
 
 impl SimProcess {
     /// Starts weir on a disk.
-    pub fn boot(plan: &SimPlan, disk: &SimDisk, clock: &Arc<SimClock>) -> Result<(Self, Option<Fallback>), BootError> {
+    pub fn boot(
+        plan: &SimPlan,
+        settings: Settings,
+        disk: &SimDisk,
+        clock: &Arc<SimClock>,
+    ) -> Result<(Self, Option<Fallback>), BootError> {
         clock.boot();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let guard = JumpGuard::open(clock.clone(), shared.clone(), Path::new(DATA_DIR), CLOCK_JUMP_HOLD);
@@ -128,6 +136,7 @@ impl SimProcess {
             listens: false,
             connections: Vec::new(),
             guard,
+            settings,
             stopped: None,
         };
         Ok((process, recovered.fallback))
@@ -145,11 +154,12 @@ impl SimProcess {
         }
     }
 
-    /// Whether connections are accepted. First the journal records that weir did not listen until this moment.
+    /// Whether connections are accepted. First the journal records that weir did not listen until this moment, and the settings.
     pub fn listens(&mut self) -> bool {
         if !self.listens {
             let mut resumed = Records::default();
             resumed.push_with(record::encode_resumed);
+            resumed.push_with(|out| record::encode_settings(&self.settings, out));
             self.listens = self.logs[0].append(&resumed, None).is_ok();
         }
         self.listens

@@ -150,6 +150,52 @@ fn what_was_rejected_in_a_wrong_time_can_be_replayed() {
 }
 
 #[test]
+fn windows_that_a_device_still_has_are_late_once_they_expire() {
+    let settings = Settings { allowed_lateness_ms: 0, ..Settings::default() };
+    both_scopes(|scope| {
+        let mut bench = OperatorHarness::new(Settings { watermark: scope.watermark, ..settings.clone() });
+        bench.apply(T0 + 120_000, &[timed("a", 100_000, 1.0)]);
+        assert_eq!(briefs(&bench.apply(T0 + 140_000, &[Input::Tick])), ["a/m@100000#0=1.0"]);
+        // The window fired in a time that comes again, and is not so far ahead that it is forgotten.
+        assert_eq!(briefs(&bench.apply_set_back(T0, &[Input::Tick])), [] as [&str; 0]);
+        for offset_ms in (1..=12).map(|round| round * 9_000) {
+            bench.apply(T0 + offset_ms, &[timed("a", offset_ms, 2.0)]);
+        }
+        assert_eq!(briefs(&bench.apply(T0 + 108_001, &[timed("a", 101_000, 4.0)])), ["late a/m 0"]);
+        bench.apply(T0 + 300_000, &[Input::Tick]);
+        let sizes = bench.operator.sizes();
+        assert_eq!((sizes.open_windows, sizes.backlog_windows, sizes.backlog_devices), (0, 0, 0));
+    });
+}
+
+#[test]
+fn windows_that_did_not_fire_before_a_wrong_time_are_not_late() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    // The clock of the device is two hours behind.
+    bench.apply(T0, &[timed("a", -2 * HOUR_MS, 1.0), timed("a", -2 * HOUR_MS + 10_000, 2.0)]);
+    let fired = bench.apply(T0 + YEARS_MS, &[Input::Tick]);
+    assert_eq!(briefs(&fired), [format!("a/m@{}#0=2.0", -2 * HOUR_MS + 10_000)]);
+    let effects = bench.apply_set_back(T0 + 60_000, &[timed("a", -2 * HOUR_MS + 60_000, 4.0)]);
+    assert_eq!(briefs(&effects), [] as [&str; 0]);
+    let fired = bench.apply(T0 + 100_000, &[Input::Tick]);
+    assert_eq!(briefs(&fired), [format!("a/m@{}#0=4.0", -2 * HOUR_MS + 60_000)]);
+}
+
+#[test]
+fn a_device_that_is_far_behind_meets_its_wrong_time_after_another_set_back() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    // The clock of the box is behind, and then that of the device is, by an hour.
+    let fired = bench.apply(T0, &[timed("a", 20_000, 1.0)]);
+    assert_eq!(briefs(&fired), [] as [&str; 0]);
+    let fired = bench.apply_set_back(T0 - YEARS_MS, &[Input::Tick]);
+    assert_eq!(briefs(&fired), ["!a/m@20000#0=1.0"]);
+    bench.apply(T0 + HOUR_MS + DAY_MS, &[Input::Tick]);
+    bench.apply_set_back(T0 + HOUR_MS, &[timed("a", 20_000, 2.0)]);
+    let fired = bench.apply(T0 + HOUR_MS + 100_000, &[Input::Tick]);
+    assert_eq!(briefs(&fired), ["a/m@20000#1=2.0"]);
+}
+
+#[test]
 fn limits_by_time_hold_after_a_wrong_time() {
     let settings = Settings { max_new_devices_per_hour: Some(2), ..Settings::default() };
     let mut bench = OperatorHarness::new(settings);
