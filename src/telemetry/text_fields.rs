@@ -61,8 +61,10 @@ impl Visit for TextVisitor<'_> {
 
 /// Whether a value needs no quotes: it is one word without quotes, escapes and equals signs.
 fn is_plain_value(value: &str) -> bool {
-    let is_plain =
-        |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=') || !c.is_ascii() && c.is_alphanumeric();
+    let is_plain = |c: char| {
+        c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=')
+            || !c.is_ascii() && c.is_alphanumeric() && is_printable(c)
+    };
     !value.is_empty() && value.chars().all(is_plain)
 }
 

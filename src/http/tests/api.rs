@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Three devices. Of each, metric t has a closed window and u an open one; two readings came late and one message is
-/// missing.
+/// Three devices. Of each, metric t has a closed window and u an open one; two readings were too old and one message
+/// is missing.
 fn api_with_devices() -> TestApi {
     let api = TestApi::new();
     for id in DEVICES {
@@ -11,8 +11,8 @@ fn api_with_devices() -> TestApi {
     }
     let later = NOW_MS + 60_000;
     for id in DEVICES {
-        let late = |seq| reading(id, "t", 3.0, NOW_MS, seq);
-        api.pipeline.apply(later, &[reading(id, "u", 1.0, later, 3), late(4), late(5)]);
+        let old = |seq| reading(id, "t", 3.0, NOW_MS - 8 * 86_400_000, seq);
+        api.pipeline.apply(later, &[reading(id, "u", 1.0, later, 3), old(4), old(5)]);
     }
     api
 }
@@ -24,7 +24,7 @@ async fn devices_come_in_pages() {
     let api = api_with_devices();
     let first = api.get("/api/v1/devices?limit=2").await.json();
     assert_eq!(first["devices"][1]["device_id"], "b c");
-    assert_eq!(first["devices"][0]["rejected"]["late"], 2);
+    assert_eq!(first["devices"][0]["rejected"]["timestamp_too_old"], 2);
     let cursor = first["next_cursor"].as_str().expect("a third device");
     let second = api.get(&format!("/api/v1/devices?limit=2&cursor={cursor}")).await.json();
     assert_eq!((&second["devices"][0]["device_id"], &second["next_cursor"]), (&"z".into(), &serde_json::Value::Null));
