@@ -208,6 +208,9 @@ impl JumpGuard {
             state.held = None;
             state.stored = None;
             tracing::info!("the clock is back from its jump: entries are deleted by age again");
+        } else if duration(base_ms.saturating_sub(now.wall_ms)) > STEP {
+            // Should weir be killed before the clock is set right, the next start must know the time that was left.
+            state.stored = None;
         }
         // Slow corrections are followed. Steps that are too small to be a jump add up, as long as they come faster than this.
         let followed_ms = match now.wall_ms.saturating_sub(base_ms) {

@@ -9,7 +9,7 @@ use crate::core::aggregate::Aggregate;
 use crate::core::assign::Placement;
 use crate::core::backlog::Backlog;
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
-use crate::core::fired_runs::MAX_RUNS;
+use crate::core::fired_runs::RunLimits;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowFlags};
 use crate::core::problem::ReadingProblem;
@@ -330,7 +330,9 @@ impl Operator {
             for (series, window) in backlog.into_windows() {
                 self.keep_newest(slot, series, window);
             }
-            let closed = self.devices[slot].series.iter_mut().map(|series| series.fired.close_excess());
+            let closed_ms = self.closed_for_good_ms(slot);
+            let series = self.devices[slot].series.iter_mut();
+            let closed = series.map(|series| series.fired.close_excess(closed_ms));
             self.totals.fired_runs_merged += closed.sum::<u64>();
         }
     }
@@ -386,7 +388,7 @@ impl Operator {
             series.fired.cut_at(right_ms);
             // What the device still has goes on, and is not late.
             for window in series.windows.iter().filter(|window| window.firings > 0) {
-                series.fired.add(window.start_ms, window.end_ms, NONE_MS, MAX_RUNS);
+                series.fired.add(window.start_ms, window.end_ms, RunLimits::COUNT);
             }
         }
     }
@@ -415,7 +417,7 @@ impl Operator {
                 }
                 let fired = series.windows.iter().filter(|window| next.backlog && window.firings > 0);
                 for window in fired {
-                    series.fired.add(window.start_ms, window.end_ms, NONE_MS, MAX_RUNS);
+                    series.fired.add(window.start_ms, window.end_ms, RunLimits::COUNT);
                 }
             }
         }

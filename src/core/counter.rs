@@ -56,6 +56,12 @@ impl Counter {
         self.base > 0
     }
 
+    /// Bits that tell low bits of numbers apart.
+    #[inline]
+    pub fn mask(self, bits: SequenceBits) -> u16 {
+        if self.bits == 8 || bits == SequenceBits::Bits8 { 0xff } else { 0xffff }
+    }
+
     /// The device restarted, and its counter with it.
     pub fn begin_anew(&mut self) {
         self.base = 0;

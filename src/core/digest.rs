@@ -2,7 +2,7 @@
 //!
 //! It is of what weir reads of an element: event time, metrics and values, `boot`, text of a fault, each as it is written.
 //! So it is the same whether the element comes alone or in an array, and whatever else the object says. Two different elements
-//! have the same digest with a probability of 1 in 4 billion. Digests are part of the checkpoint format.
+//! have the same digest with a probability of 1 in 2 billion: 31 of its bits are remembered. Digests are part of the checkpoint format.
 
 use crate::core::decode::{ElementFields, MetricEntry, MetricsField};
 use crate::core::hash::xxh64;

@@ -19,6 +19,22 @@ pub(super) struct FiredRun {
     pub end_ms: i64,
 }
 
+/// What bounds the runs of a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunLimits {
+    /// Runs that ended at or before this time are not told apart any more.
+    pub oldest_ms: i64,
+    /// Gaps that end behind this time stay open: readings of live data may still come for them.
+    pub closed_ms: i64,
+    /// Number of runs that are kept, if gaps can be closed for it.
+    pub max_runs: usize,
+}
+
+impl RunLimits {
+    /// Limits of the number of runs alone.
+    pub const COUNT: Self = Self { oldest_ms: i64::MIN, closed_ms: i64::MAX, max_runs: MAX_RUNS };
+}
+
 /// The runs of a series.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct FiredRuns {
@@ -51,18 +67,17 @@ impl FiredRuns {
         self.older.get(index).is_some_and(|run| run.start_ms < end_ms)
     }
 
-    /// Notes that a window fired. Runs that ended at or before `oldest_ms` are not told apart any more. At most `max_runs`
-    /// are kept; returns the number of gaps that were closed for it.
+    /// Notes that a window fired. Returns the number of gaps that were closed to keep the limits.
     #[inline]
-    pub fn add(&mut self, start_ms: i64, end_ms: i64, oldest_ms: i64, max_runs: usize) -> u64 {
+    pub fn add(&mut self, start_ms: i64, end_ms: i64, limits: RunLimits) -> u64 {
         if start_ms == self.newest.end_ms && !self.is_empty() {
             self.newest.end_ms = end_ms;
             return 0;
         }
-        self.add_apart(FiredRun { start_ms, end_ms }, oldest_ms, max_runs)
+        self.add_apart(FiredRun { start_ms, end_ms }, limits)
     }
 
-    fn add_apart(&mut self, run: FiredRun, oldest_ms: i64, max_runs: usize) -> u64 {
+    fn add_apart(&mut self, run: FiredRun, limits: RunLimits) -> u64 {
         if self.is_empty() {
             self.newest = run;
             return 0;
@@ -75,19 +90,19 @@ impl FiredRuns {
         }
         runs.push(newest);
         insert(runs, run);
-        merge_passed(runs, oldest_ms);
-        let closed = close_gaps(runs, max_runs);
+        merge_passed(runs, limits.oldest_ms);
+        let closed = close_gaps(runs, limits);
         self.newest = runs.pop().unwrap_or_default();
         closed
     }
 
-    /// Closes the smallest gaps, so that [`MAX_RUNS`] runs are left; returns their number.
-    pub fn close_excess(&mut self) -> u64 {
+    /// Closes the smallest gaps that end at or before `closed_ms`, so that [`MAX_RUNS`] runs are left; returns their number.
+    pub fn close_excess(&mut self, closed_ms: i64) -> u64 {
         if self.older.len() < MAX_RUNS {
             return 0;
         }
         self.older.push(self.newest);
-        let closed = close_gaps(&mut self.older, MAX_RUNS);
+        let closed = close_gaps(&mut self.older, RunLimits { closed_ms, ..RunLimits::COUNT });
         self.newest = self.older.pop().unwrap_or_default();
         self.older.shrink_to_fit();
         closed
@@ -96,7 +111,7 @@ impl FiredRuns {
     /// Takes everything before `end_ms` as fired: for windows of which it is not known.
     pub fn cover_before(&mut self, end_ms: i64) {
         if end_ms > i64::MIN {
-            self.add(i64::MIN, end_ms, i64::MIN, MAX_RUNS);
+            self.add(i64::MIN, end_ms, RunLimits::COUNT);
         }
     }
 
@@ -166,22 +181,24 @@ fn merge_passed(runs: &mut Vec<FiredRun>, oldest_ms: i64) {
     }
 }
 
-/// Joins neighbours with the smallest gaps between them, among equal ones the oldest, until `max_runs` are left. Returns how
-/// many gaps were closed.
-fn close_gaps(runs: &mut Vec<FiredRun>, max_runs: usize) -> u64 {
+/// Joins neighbours with the smallest gaps between them, among equal ones the oldest, until there are no more runs than
+/// `limits` say. Returns how many gaps were closed.
+fn close_gaps(runs: &mut Vec<FiredRun>, limits: RunLimits) -> u64 {
+    let RunLimits { closed_ms, max_runs, .. } = limits;
     if runs.len() <= max_runs {
         return 0;
     }
     // Where there are many runs, room is not made for each single one.
     let spare = if max_runs > MAX_RUNS { max_runs / 8 } else { 0 };
     let excess = runs.len() - (max_runs - spare);
-    let gap = |index: usize| match runs.get(index..index + 2) {
-        Some([a, b]) => b.start_ms.saturating_sub(a.end_ms),
-        _ => i64::MAX,
-    };
-    let mut smallest: Vec<(i64, usize)> = (0..runs.len() - 1).map(|index| (gap(index), index)).collect();
+    let gaps = runs.windows(2).zip(0..).filter_map(|(pair, index)| match pair {
+        [a, b] if b.start_ms <= closed_ms => Some((b.start_ms.saturating_sub(a.end_ms), index)),
+        _ => None,
+    });
+    let mut smallest: Vec<(i64, usize)> = gaps.collect();
     smallest.sort_unstable();
     smallest.truncate(excess);
+    let closed = smallest.len() as u64;
     let mut is_closed = vec![false; runs.len()];
     for (_, index) in smallest {
         if let Some(closed) = is_closed.get_mut(index) {
@@ -197,7 +214,7 @@ fn close_gaps(runs: &mut Vec<FiredRun>, max_runs: usize) -> u64 {
         }
         closes
     });
-    excess as u64
+    closed
 }
 
 #[cfg(test)]
@@ -211,7 +228,7 @@ mod tests {
     fn runs(windows: &[(i64, i64)]) -> FiredRuns {
         let mut runs = FiredRuns::default();
         for &(start_ms, end_ms) in windows {
-            assert_eq!(runs.add(start_ms, end_ms, i64::MIN, MAX_RUNS), 0);
+            assert_eq!(runs.add(start_ms, end_ms, RunLimits::COUNT), 0);
         }
         runs
     }
@@ -240,30 +257,47 @@ mod tests {
         let mut at = 0;
         let (mut all, mut closed) = (FiredRuns::default(), 0);
         for index in 0..200 {
-            assert_eq!(all.add(at, at + 5, i64::MIN, usize::MAX), 0);
-            closed += runs.add(at, at + 5, i64::MIN, MAX_RUNS);
+            assert_eq!(all.add(at, at + 5, RunLimits { max_runs: usize::MAX, ..RunLimits::COUNT }), 0);
+            closed += runs.add(at, at + 5, RunLimits::COUNT);
             at += if index == 9 { 3_600 } else { 300 };
         }
         assert_eq!((runs.iter().count(), closed), (MAX_RUNS, 200 - MAX_RUNS as u64));
         assert_eq!(all.iter().count(), 200);
-        assert_eq!(all.close_excess(), closed);
+        assert_eq!(all.close_excess(i64::MAX), closed);
         assert_eq!(all, runs);
-        assert_eq!(all.close_excess(), 0);
+        assert_eq!(all.close_excess(i64::MAX), 0);
         assert!(!runs.overlap(9 * 300 + 5, 9 * 300 + 3_600), "the absence stays open");
         assert!(runs.overlap(10, 15), "the oldest short gap is closed");
     }
 
     #[test]
+    fn a_gap_of_live_data_stays_open() {
+        let mut runs = FiredRuns::default();
+        let limits = |closed_ms| RunLimits { closed_ms, ..RunLimits::COUNT };
+        // The newest gaps are the smallest, and nothing is closed for good behind 0.
+        for index in 0..MAX_RUNS as i64 {
+            assert_eq!(runs.add(-100_000 + 1_000 * index, -100_000 + 1_000 * index + 5, limits(0)), 0);
+        }
+        assert_eq!(runs.add(0, 5, limits(0)) + runs.add(10, 15, limits(0)) + runs.add(20, 25, limits(0)), 3);
+        assert!(!runs.overlap(5, 10) && !runs.overlap(15, 20));
+        assert_eq!(runs.add(40, 45, limits(20)), 1);
+        assert!(runs.overlap(5, 10) && !runs.overlap(15, 20) && !runs.overlap(25, 40));
+        // Without a gap that may close there are more runs.
+        assert_eq!(runs.add(60, 65, limits(i64::MIN)), 0);
+        assert_eq!(runs.iter().count(), MAX_RUNS + 1);
+    }
+
+    #[test]
     fn runs_that_are_too_old_become_one() {
         let mut runs = runs(&[(0, 5), (10, 15), (20, 25)]);
-        runs.add(40, 45, 15, MAX_RUNS);
+        runs.add(40, 45, RunLimits { oldest_ms: 15, ..RunLimits::COUNT });
         check(&runs, &[(i64::MIN, 15), (20, 25), (40, 45)]);
-        runs.add(60, 65, 22, MAX_RUNS);
+        runs.add(60, 65, RunLimits { oldest_ms: 22, ..RunLimits::COUNT });
         check(&runs, &[(i64::MIN, 22 + 3), (40, 45), (60, 65)]);
         // One run alone is not cut, however old its start is.
         let mut steady = FiredRuns::default();
-        steady.add(0, 5, 0, MAX_RUNS);
-        steady.add(5, 10, 8, MAX_RUNS);
+        steady.add(0, 5, RunLimits { oldest_ms: 0, ..RunLimits::COUNT });
+        steady.add(5, 10, RunLimits { oldest_ms: 8, ..RunLimits::COUNT });
         check(&steady, &[(0, 10)]);
     }
 
@@ -300,7 +334,7 @@ mod tests {
         fn they_are_a_set_of_windows(starts in prop::collection::vec(0i64..60, 0..80)) {
             let (mut runs, mut model) = (FiredRuns::default(), BTreeSet::new());
             for start in starts {
-                runs.add(start * 5, start * 5 + 5, i64::MIN, MAX_RUNS);
+                runs.add(start * 5, start * 5 + 5, RunLimits::COUNT);
                 model.insert(start);
                 for start in -1..61 {
                     prop_assert_eq!(runs.overlap(start * 5, start * 5 + 5), model.contains(&start), "{}", start);

@@ -12,7 +12,7 @@
 
 use crate::core::clocks::GlobalScope;
 use crate::core::device::{Device, DueWindow, NEVER_MS, Slot, WindowPlace};
-use crate::core::fired_runs::MAX_RUNS;
+use crate::core::fired_runs::{MAX_RUNS, RunLimits};
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowResult};
 use crate::core::settings::{Settings, WatermarkScope};
@@ -362,10 +362,18 @@ impl Operator {
         }
     }
 
+    /// Event time up to which windows of a device are closed for good, whatever settings they are of.
+    pub(super) fn closed_for_good_ms(&self, slot: Slot) -> i64 {
+        let allowed_ms = self.settings.current.allowed_lateness_ms;
+        let watermark_ms = self.watermark_at(slot);
+        watermark_ms.saturating_sub(self.devices[slot].lateness_of(NONE_MS, allowed_ms))
+    }
+
     fn fire(&mut self, due: DueWindow, out: &mut dyn Collector) {
         self.about_to_change(self.devices[due.slot].group);
         let (seq, max_held) = (self.next_seq.window, self.settings.current.max_backlog_windows_per_device);
         let is_live = matches!(due.place, WindowPlace::Live(_));
+        let closed_ms = self.closed_for_good_ms(due.slot);
         let device = &mut self.devices[due.slot];
         let max_runs = MAX_RUNS + device.backlog.as_ref().map_or(0, |_| max_held);
         let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
@@ -381,7 +389,7 @@ impl Operator {
         let mut revision = window.firings;
         if revision == 0 {
             let passed_ms = device.passed_ms.max(self.clocks.set_backs.passed_ms);
-            revision = self.clocks.set_backs.first_revision(window.end_ms, passed_ms);
+            revision = self.clocks.set_backs.first_revision(window.start_ms, window.end_ms, passed_ms);
         }
         self.clocks.set_backs.highest_revision = self.clocks.set_backs.highest_revision.max(revision);
         let supersedes = (window.firings > 0).then_some(window.fired_seq);
@@ -396,7 +404,8 @@ impl Operator {
             if self.settings.current.backlog {
                 let settings = &self.settings.current;
                 let oldest_ms = self.clocks.set_backs.oldest_run_ms(settings, self.clocks.journal.now_ms);
-                let closed = series.fired.add(window.start_ms, window.end_ms, oldest_ms, max_runs);
+                let limits = RunLimits { oldest_ms, closed_ms, max_runs };
+                let closed = series.fired.add(window.start_ms, window.end_ms, limits);
                 self.totals.fired_runs_merged += closed;
             }
             if is_live && self.settings.current.watermark == WatermarkScope::Global {

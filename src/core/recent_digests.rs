@@ -20,6 +20,9 @@ pub(super) const MAX_EXTRA: usize = 1 << 20;
 /// Digests from before the last restart of a device that are remembered at most.
 const MAX_OLD: usize = 8_192;
 
+/// Bit of a digest that says that nothing was decided about the reading. The other 31 bits are of the digest.
+const UNDECIDED: u16 = 1 << 15;
+
 /// The digest of a reading, and the low bits of the number under which it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NumberedDigest {
@@ -31,13 +34,32 @@ impl NumberedDigest {
     /// The digest of the reading that came under `seq`.
     #[inline]
     pub fn new(seq: u64, digest: u32) -> Self {
-        Self { number: seq as u16, digest: [digest as u16, (digest >> 16) as u16] }
+        Self { number: seq as u16, digest: [digest as u16, (digest >> 16) as u16 & !UNDECIDED] }
     }
 
-    /// Whether the digest is of a reading under a number with the same low bits.
+    /// The digest of a reading about which nothing could be decided: it may have been counted before.
+    pub fn undecided(mut self) -> Self {
+        self.digest[1] |= UNDECIDED;
+        self
+    }
+
+    /// Whether both are digests of the same reading.
+    #[inline]
+    pub fn is_same(self, other: Self) -> bool {
+        let high = (self.digest[1] ^ other.digest[1]) & !UNDECIDED;
+        self.number == other.number && self.digest[0] == other.digest[0] && high == 0
+    }
+
+    /// Whether the reading was decided.
+    #[inline]
+    fn is_decided(self) -> bool {
+        self.digest[1] & UNDECIDED == 0
+    }
+
+    /// Whether a reading that was decided came under this number, of which the low bits are compared.
     #[inline]
     pub fn is_of(self, seq: u64) -> bool {
-        self.number == seq as u16
+        self.number == seq as u16 && self.is_decided()
     }
 
     /// Appends the stored form.
@@ -64,6 +86,25 @@ pub(super) struct RecentDigests {
     counts: [u16; 2],
     /// Number of digests, the first ones, that are from before the last restart of the device.
     old: u16,
+    /// Low bits of the highest number of which a digest was forgotten since the last restart. Of numbers above it all are
+    /// remembered.
+    forgotten: Option<u16>,
+}
+
+/// Order of numbers of which the low bits are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NumberOrder {
+    /// Low bits of the highest number.
+    pub top: u16,
+    /// Bits that tell numbers apart.
+    pub mask: u16,
+}
+
+impl NumberOrder {
+    /// How far a number is behind the highest one.
+    fn behind(self, number: u16) -> u16 {
+        self.top.wrapping_sub(number) & self.mask
+    }
 }
 
 impl RecentDigests {
@@ -83,8 +124,9 @@ impl RecentDigests {
         self.old > 0
     }
 
-    /// Remembers a digest. `may_grow`: whether the device may have more than [`REMEMBERED`] digests.
-    pub fn remember(&mut self, entry: NumberedDigest, now_ms: i64, may_grow: bool) {
+    /// Remembers a digest. `order` is that of the device's numbers, this one included. `may_grow`: whether the device may have
+    /// more than [`REMEMBERED`] digests.
+    pub fn remember(&mut self, entry: NumberedDigest, order: NumberOrder, now_ms: i64, may_grow: bool) {
         if now_ms.saturating_sub(self.period_ms) >= PERIOD_MS || self.entries.is_empty() {
             self.period_ms = now_ms;
             self.counts = [0, self.counts[0]];
@@ -93,7 +135,12 @@ impl RecentDigests {
         let grown = if may_grow { MAX_REMEMBERED } else { self.entries.len().max(REMEMBERED) };
         let limit = self.sent().clamp(REMEMBERED, grown);
         let outdated = (self.entries.len() + 1).saturating_sub(limit);
-        self.entries.drain(..outdated);
+        for forgotten in self.entries.drain(..outdated).filter(|entry| entry.is_decided()) {
+            let is_higher = |other: u16| order.behind(forgotten.number) < order.behind(other);
+            if self.forgotten.is_none_or(is_higher) {
+                self.forgotten = Some(forgotten.number);
+            }
+        }
         self.old = self.old.saturating_sub(u16::try_from(outdated).unwrap_or(u16::MAX));
         if outdated > 1 {
             self.entries.shrink_to(limit);
@@ -123,17 +170,18 @@ impl RecentDigests {
 
     /// Index of a digest, the newest if it is there twice.
     pub fn find(&self, entry: NumberedDigest) -> Option<usize> {
-        self.entries.iter().rposition(|&other| other == entry)
+        self.entries.iter().rposition(|&other| other.is_same(entry))
     }
 
     /// Index of a digest among those from before the last restart.
     pub fn find_old(&self, entry: NumberedDigest) -> Option<usize> {
-        self.entries.iter().take(usize::from(self.old)).rposition(|&other| other == entry)
+        self.entries.iter().take(usize::from(self.old)).rposition(|&other| other.is_same(entry))
     }
 
-    /// Whether a digest of this number is remembered.
-    pub fn knows(&self, seq: u64) -> bool {
-        self.entries.iter().any(|entry| entry.is_of(seq))
+    /// Whether all digests of this number are remembered, and there is one.
+    pub fn knows_all(&self, seq: u64, order: NumberOrder) -> bool {
+        let is_behind = |forgotten: u16| order.behind(seq as u16) < order.behind(forgotten);
+        self.forgotten.is_none_or(is_behind) && self.entries.iter().any(|entry| entry.is_of(seq))
     }
 
     /// Whether the digest at `index` is of the present period or of the one before.
@@ -154,6 +202,7 @@ impl RecentDigests {
         }
         self.entries.drain(..self.entries.len().saturating_sub(MAX_OLD));
         self.entries.shrink_to(REMEMBERED);
+        self.forgotten = None;
         self.mark_old();
     }
 
@@ -175,6 +224,7 @@ impl RecentDigests {
         for count in [self.counts[0], self.counts[1], self.old] {
             put_u64(u64::from(count), out);
         }
+        put_u64(self.forgotten.map_or(0, |number| u64::from(number) + 1), out);
     }
 
     /// Reads the stored form.
@@ -195,6 +245,10 @@ impl RecentDigests {
         let mut short = || u16::try_from(reader.u64()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         digests.counts = [short()?, short()?];
         digests.old = short()?;
+        digests.forgotten = match reader.u64()? {
+            0 => None,
+            next => Some(u16::try_from(next - 1).map_err(|_| DecodeError::IntegerTooLarge(16))?),
+        };
         if usize::from(digests.old) > count { Err(DecodeError::Content("old digests")) } else { Ok(digests) }
     }
 }

@@ -9,13 +9,15 @@ use crate::core::codec::{DecodeError, FieldReader, put_u64};
 use crate::core::counter::{Counter, CounterPlace};
 use crate::core::dedup::SequenceSet;
 use crate::core::ingest::ElementTime;
-use crate::core::recent_digests::{MAX_EXTRA, NumberedDigest, RecentDigests};
+use crate::core::recent_digests::{MAX_EXTRA, NumberOrder, NumberedDigest, RecentDigests};
 use crate::core::settings::SequenceBits;
 use crate::core::totals::Totals;
 use crate::defects::{self, Defect};
 
 /// Distance from the highest number within which the low bits of a number tell it apart.
 const TOLD_APART: u64 = 1 << 16;
+/// Readings under the first number since a restart that are remembered beside the first one.
+const MAX_SIBLINGS: usize = 15;
 
 /// One element with a sequence number.
 #[derive(Clone, Copy)]
@@ -96,7 +98,13 @@ pub(super) struct SequenceHistory {
 struct SequenceMemory {
     recent: RecentDigests,
     history: Option<Box<SequenceHistory>>,
+    /// Other readings under the number of the first one, if there are any. They are not forgotten either.
+    siblings: Option<Box<FirstSiblings>>,
 }
+
+/// Other readings under the first number since the device restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct FirstSiblings(Vec<NumberedDigest>);
 
 /// Sequence numbers of one device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -156,7 +164,7 @@ impl DeviceSequences {
             self.remember(element, shared);
             return SequenceVerdict::Counts;
         }
-        let is_other = self.knows_other(element, place.position);
+        let is_other = self.is_other(element, place.position, shared);
         if !is_newer && (self.remembers_nothing() || defects::is(Defect::IgnoreDigests)) {
             // All numbers are from an earlier version, which remembered no digests.
             return SequenceVerdict::Duplicate;
@@ -193,7 +201,7 @@ impl DeviceSequences {
             if is_known || self.remembers_nothing() {
                 return SequenceVerdict::Duplicate;
             }
-            if !self.knows_other(element, place.position) {
+            if !self.is_other(element, place.position, shared) {
                 return self.undecided(element, shared);
             }
         }
@@ -212,6 +220,7 @@ impl DeviceSequences {
         let first = self.first.take();
         self.change(shared, |memory| {
             memory.recent.restart(first);
+            memory.siblings = None;
             let history = memory.history.get_or_insert_default();
             history.restarts += 1;
             history.counter.begin_anew();
@@ -246,11 +255,11 @@ impl DeviceSequences {
     }
 
     /// Remembers an element that may have been sent before, for the case that it is sent again. What is remembered of later ones
-    /// must not give way to it: they may follow.
+    /// must not give way to it: they may follow. It is no proof that another reading came under the number first.
     fn undecided(&mut self, element: &NumberedElement, shared: &mut SharedSequences<'_>) -> SequenceVerdict {
         if *shared.extra_digests < MAX_EXTRA {
             self.duplicate(shared.now_ms);
-            self.remember(element, shared);
+            self.remember_entry(element, element.entry().undecided(), shared);
         }
         SequenceVerdict::Undecided
     }
@@ -274,7 +283,15 @@ impl DeviceSequences {
 
     #[inline]
     fn remember(&mut self, element: &NumberedElement, shared: &mut SharedSequences<'_>) {
-        let (entry, is_first) = (element.entry(), self.first.is_none());
+        self.remember_entry(element, element.entry(), shared);
+    }
+
+    #[inline]
+    fn remember_entry(&mut self, element: &NumberedElement, entry: NumberedDigest, shared: &mut SharedSequences<'_>) {
+        let is_first = self.first.is_none();
+        if self.is_first(element.seq) {
+            self.add_sibling(entry, shared);
+        }
         self.first.get_or_insert(entry);
         // Most devices have sent one reading when a fleet starts. It needs no further memory, unless the time at which it came
         // tells it apart.
@@ -282,7 +299,29 @@ impl DeviceSequences {
             return;
         }
         let (now_ms, may_grow) = (shared.now_ms, *shared.extra_digests < MAX_EXTRA);
-        self.change(shared, |memory| memory.recent.remember(entry, now_ms, may_grow));
+        let order = self.order(shared);
+        self.change(shared, |memory| memory.recent.remember(entry, order, now_ms, may_grow));
+    }
+
+    /// Remembers another reading under the first number. Where there are too many, that number proves nothing any more.
+    fn add_sibling(&mut self, entry: NumberedDigest, shared: &mut SharedSequences<'_>) {
+        let mut is_full = false;
+        self.change(shared, |memory| {
+            let FirstSiblings(siblings) = &mut **memory.siblings.get_or_insert_default();
+            is_full = siblings.len() >= MAX_SIBLINGS;
+            if !is_full {
+                siblings.push(entry);
+            }
+        });
+        if is_full {
+            self.first = self.first.map(NumberedDigest::undecided);
+        }
+    }
+
+    /// Order of the numbers.
+    fn order(&self, shared: &SharedSequences<'_>) -> NumberOrder {
+        let top = self.seen.top().unwrap_or(0);
+        NumberOrder { top: top as u16, mask: self.counter().mask(shared.bits) }
     }
 
     /// Changes the memory, and keeps account of the digests of all devices.
@@ -301,7 +340,14 @@ impl DeviceSequences {
 
     fn find(&self, entry: NumberedDigest) -> Option<usize> {
         let index = self.memory.as_ref().and_then(|memory| memory.recent.find(entry));
-        index.or((self.first == Some(entry)).then_some(0))
+        index.or(self.has_begun_with(entry).then_some(0))
+    }
+
+    /// Whether a reading under the first number since the last restart has this digest.
+    fn has_begun_with(&self, entry: NumberedDigest) -> bool {
+        let siblings = self.memory.as_ref().and_then(|memory| memory.siblings.as_ref());
+        let is_sibling = || siblings.is_some_and(|siblings| siblings.0.iter().any(|sibling| sibling.is_same(entry)));
+        self.first.is_some_and(|first| first.is_same(entry)) || is_sibling()
     }
 
     /// Whether the same reading came under the same number, so far as it is remembered.
@@ -309,7 +355,7 @@ impl DeviceSequences {
         let recent = self.memory.as_ref().map(|memory| &memory.recent);
         let index = recent.and_then(|recent| recent.find(element.entry()));
         let is_recent = index.zip(recent).is_some_and(|(index, recent)| recent.is_recent(index, now_ms));
-        is_recent || element.is_dated() && (index.is_some() || self.first == Some(element.entry()))
+        is_recent || element.is_dated() && (index.is_some() || self.has_begun_with(element.entry()))
     }
 
     #[inline]
@@ -332,16 +378,18 @@ impl DeviceSequences {
         place.counter.has_wrapped() && !follows() && element.is_dated() && self.find(element.entry()).is_some()
     }
 
-    /// Whether another reading under the number of `element` is remembered, and not this one.
-    fn knows_other(&self, element: &NumberedElement, position: u64) -> bool {
+    /// Whether all readings are remembered that came under the number of `element`, and this one is not among them.
+    fn is_other(&self, element: &NumberedElement, position: u64, shared: &SharedSequences<'_>) -> bool {
         let near = self.seen.top().is_some_and(|top| top.saturating_sub(position) < TOLD_APART);
-        let recent = || self.memory.as_ref().is_some_and(|memory| memory.recent.knows(element.seq));
+        let order = self.order(shared);
+        let recent = || self.memory.as_ref().is_some_and(|memory| memory.recent.knows_all(element.seq, order));
         near && (self.is_first(element.seq) || recent()) && self.find(element.entry()).is_none()
     }
 
-    /// Whether the numbers since the last restart began with this one.
+    /// Whether the numbers since the last restart began with this one. Behind a wrap, numbers come again.
     fn is_first(&self, seq: u64) -> bool {
-        seq < TOLD_APART && self.first.is_some_and(|first| first.is_of(seq))
+        let is_first = seq < TOLD_APART && self.first.is_some_and(|first| first.is_of(seq));
+        is_first && !self.counter().has_wrapped()
     }
 
     fn remembers_nothing(&self) -> bool {
@@ -381,6 +429,10 @@ impl DeviceSequences {
         for count in [wraps, restarts, invalid] {
             put_u64(count, out);
         }
+        let siblings = self.memory.as_ref().and_then(|memory| memory.siblings.as_ref());
+        let siblings = siblings.map_or(&[][..], |siblings| &siblings.0);
+        put_u64(siblings.len() as u64, out);
+        siblings.iter().for_each(|sibling| sibling.encode(out));
     }
 
     /// Reads what [`DeviceSequences::encode_memory`] wrote.
@@ -398,8 +450,14 @@ impl DeviceSequences {
             invalid: reader.u64()?,
         };
         let history = (history != SequenceHistory::default()).then(|| Box::new(history));
-        if !recent.is_empty() || history.is_some() {
-            self.memory = Some(Box::new(SequenceMemory { recent, history }));
+        let count = reader.count()?;
+        if count > MAX_SIBLINGS {
+            return Err(DecodeError::Content("too many readings under the first number"));
+        }
+        let siblings: Result<Vec<_>, _> = (0..count).map(|_| NumberedDigest::decode(reader)).collect();
+        let siblings = (count > 0).then_some(Box::new(FirstSiblings(siblings?)));
+        if !recent.is_empty() || history.is_some() || siblings.is_some() {
+            self.memory = Some(Box::new(SequenceMemory { recent, history, siblings }));
         }
         Ok(())
     }

@@ -85,13 +85,13 @@ impl SetBacks {
         Self { highest_revision: UNKNOWN_REVISION, ..Self::default() }
     }
 
-    /// Revision of the first firing of the window that ends at `end_ms`, of a device whose watermark was set back from
-    /// `passed_ms`. It is above 0 where a window with the same start may have fired in a time that was set back: start and
-    /// revision tell all firings of a key apart.
+    /// Revision of the first firing of the window from `start_ms` to `end_ms`, of a device whose watermark was set back from
+    /// `passed_ms`. It is above 0 where a window with the same start, of whatever size, may have fired in a time that was set
+    /// back: start and revision tell all firings of a key apart.
     #[inline]
-    pub fn first_revision(&self, end_ms: i64, passed_ms: i64) -> u32 {
-        let is_in = |&(from_ms, until_ms): &(i64, i64)| (from_ms..=until_ms).contains(&end_ms);
-        let may_have_fired = end_ms.saturating_sub(1) <= passed_ms && self.taken_back.iter().any(is_in);
+    pub fn first_revision(&self, start_ms: i64, end_ms: i64, passed_ms: i64) -> u32 {
+        let meets = |&(from_ms, until_ms): &(i64, i64)| from_ms <= end_ms && start_ms <= until_ms;
+        let may_have_fired = start_ms <= passed_ms && self.taken_back.iter().any(meets);
         if may_have_fired { self.revision } else { 0 }
     }
 

@@ -221,6 +221,7 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::fired_runs::RunLimits;
 
     fn window(start_ms: i64, firings: u32) -> Window {
         let aggregate = Aggregate::new(1.0, start_ms);
@@ -290,8 +291,8 @@ mod tests {
         let mut series = series(&[(-20, 3), (10, 0)]);
         series.windows[0].aggregate.add(f64::MAX, -11);
         series.windows[0].aggregate.add(f64::MAX, -15);
-        series.fired.add(-20, -10, i64::MIN, 2);
-        series.fired.add(30, 40, i64::MIN, 2);
+        series.fired.add(-20, -10, RunLimits::COUNT);
+        series.fired.add(30, 40, RunLimits::COUNT);
         let mut bytes = Vec::new();
         series.encode(&mut bytes);
         assert_eq!(Series::decode(&mut FieldReader::new(&bytes), true), Ok(series));

@@ -1,9 +1,12 @@
 //! Compares the results of weir with the reference model.
 
+use std::collections::BTreeMap;
+
 use weir::core::output::WindowResult;
 use weir::core::settings::WatermarkScope;
 
-use super::ledger::{Expected, ExpectedAggregate, MessageId, SimLedger, WindowBounds};
+use super::campaign::tell;
+use super::ledger::{Expected, ExpectedAggregate, ExpectedRejections, MessageId, SimLedger, SimMessage, WindowBounds};
 use super::outputs::{NewestWindows, Outputs, replay};
 use super::plan::SimPlan;
 use super::process::SimProcess;
@@ -75,26 +78,53 @@ fn compare(
         return Err(format!("reading {index} of message {id} was rejected and must not have been received"));
     }
     let found = outputs.newest()?;
-    are_apart(&found)?;
+    are_apart(outputs)?;
     let bounds = WindowBounds { sizes_ms: plan.sizes_ms(), found: &found };
     let expected = ledger.expect(counted, &rejections, &bounds, settings.allowed_lateness_ms, is_global)?;
     if tells_absences && let Some(key) = expected.late_without_window() {
         return Err(format!("readings in the window of {key:?} are late, and it has never fired"));
     }
-    compare_windows(&found, expected)
+    compare_windows(&found, expected).inspect_err(|_| {
+        if let Ok(device) = std::env::var("WEIR_SIM_DEVICE") {
+            tell_messages(&device, ledger, &rejections);
+        }
+    })
 }
 
-/// Windows of one series do not overlap, and begin where one of their size does.
-fn are_apart(found: &NewestWindows<'_>) -> Result<(), String> {
-    let mut before: Option<(&(String, String, i64), i64)> = None;
-    for (key, windows) in found {
-        let end_ms = windows.iter().map(|window| window.window_end_ms).max().unwrap_or(key.2);
-        let overlaps =
-            before.is_some_and(|(other, until_ms)| (&other.0, &other.1) == (&key.0, &key.1) && until_ms > key.2);
-        if overlaps || key.2.rem_euclid(end_ms - key.2) != 0 {
-            return Err(format!("the window of {key:?} to {end_ms} follows {before:?}"));
+/// Prints the messages of a device, and how their readings were rejected.
+fn tell_messages(device: &str, ledger: &SimLedger, rejections: &ExpectedRejections) {
+    for (id, message) in ledger.messages.iter().enumerate() {
+        let of_device = (0u32..).zip(&message.readings).filter(|(_, reading)| reading.device == device);
+        for (index, reading) in of_device {
+            let SimMessage { client, sent, acknowledged, lossy, payload, .. } = message;
+            let (reasons, text) = (rejections.get(&(id, index)), String::from_utf8_lossy(payload));
+            tell(&format!(
+                "message {id} of {client}, sent {sent} times, acknowledged: {acknowledged}, lossy: {lossy}: \
+                 {reading:?}, rejected: {reasons:?}: {text}"
+            ));
         }
-        before = Some((key, end_ms));
+    }
+}
+
+/// Windows of one series do not overlap, and begin where one of their size does. Where the clock was set back, windows may come
+/// again, of another size too: they begin above revision 0.
+fn are_apart(outputs: &Outputs) -> Result<(), String> {
+    let mut fired: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
+    for bytes in &outputs.windows {
+        let window = WindowResult::decode(bytes).map_err(|error| error.to_string())?;
+        let (start_ms, end_ms) = (window.window_start_ms, window.window_end_ms);
+        if start_ms.rem_euclid(end_ms - start_ms) != 0 {
+            return Err(format!("{window:?} does not begin where one of its size does"));
+        }
+        if window.supersedes.is_some() {
+            continue;
+        }
+        let others = fired.entry((window.device_id, window.metric)).or_default();
+        let overlapped = others.iter().find(|&&(from_ms, until_ms)| from_ms < end_ms && start_ms < until_ms);
+        if let Some(overlapped) = overlapped.filter(|_| window.revision == 0) {
+            return Err(format!("{window:?} overlaps the window {overlapped:?}, which fired before"));
+        }
+        others.push((start_ms, end_ms));
     }
     Ok(())
 }

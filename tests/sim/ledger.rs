@@ -146,7 +146,7 @@ impl SimLedger {
         lateness_ms: i64,
         is_global: bool,
     ) -> Result<Expected, String> {
-        let (mut expected, mut unjustified) = (Expected::default(), 0);
+        let mut expected = Expected::default();
         let furthest = Furthest::of(self, is_global);
         for (id, message) in self.messages.iter().enumerate() {
             if !counted(id) {
@@ -173,17 +173,9 @@ impl SimLedger {
                     }
                     (Expect::Window, []) if message.lossy => expected.add_lossy(reading, bounds),
                     (Expect::Window, []) => expected.add(reading, bounds),
-                    (Expect::Window, [Reason::Late, others @ ..])
-                        if others.iter().all(|reason| *reason == Reason::Late)
-                            && (furthest.justifies_late(reading, bounds.sizes_ms, lateness_ms) || {
-                                unjustified += 1;
-                                unjustified <= FEW_LATE
-                            }) =>
+                    (Expect::Window, [Reason::Late])
+                        if furthest.justifies_late(reading, bounds.sizes_ms, lateness_ms) =>
                     {
-                        // What is sent again may be counted, where its digest is forgotten.
-                        if !others.is_empty() {
-                            expected.add_lossy(reading, bounds);
-                        }
                         expected.late.extend(bounds.key(reading));
                     }
                     (Expect::Window, _) => return wrong("must not be rejected so"),
@@ -193,9 +185,6 @@ impl SimLedger {
         Ok(expected)
     }
 }
-
-/// Readings of a simulation that may be late without a reason that the model knows: docs/simulation.md, "What it does not show".
-const FEW_LATE: usize = 3;
 
 impl SimLedger {
     /// Judges the rejections of what was sent after the clock of the box was set right: no right reading is rejected by its time,
@@ -207,7 +196,6 @@ impl SimLedger {
         sizes_ms: (i64, i64),
     ) -> Result<(), String> {
         let Some(right_from) = self.right_from else { return Ok(()) };
-        let mut late = 0;
         let is_global = settings.watermark == WatermarkScope::Global;
         let furthest = Furthest::of(self, is_global);
         for ((id, index), reasons) in rejections.range((right_from, 0)..) {
@@ -221,10 +209,9 @@ impl SimLedger {
                 Some(_) => furthest.justifies_late(reading, sizes_ms, settings.allowed_lateness_ms),
             };
             let reasons = self.messages[*id].decided(reasons);
-            late += usize::from(!may_be_late && reasons.contains(&Reason::Late));
-            if reasons.iter().any(|reason| *reason != Reason::Late || !may_be_late && late > FEW_LATE) {
+            if reasons.iter().any(|reason| *reason != Reason::Late || !may_be_late) {
                 return Err(format!(
-                    "reading {index} of message {id} is rejected as {reasons:?}, and the clock was right"
+                    "reading {index} of message {id} is rejected as {reasons:?}, and the clock was right: {reading:?}"
                 ));
             }
         }
@@ -267,7 +254,7 @@ impl Expected {
             let series = (key.0.clone(), key.1.clone());
             self.windows.contains_key(key) || self.lossy.contains_key(key) || self.untimed.contains_key(&series)
         };
-        self.late.iter().filter(|key| !fired(key)).nth(FEW_LATE)
+        self.late.iter().find(|key| !fired(key))
     }
 
     fn add(&mut self, reading: &SimReading, bounds: &WindowBounds<'_>) {

@@ -78,8 +78,6 @@ impl SimPlan {
             kept: 1 + random.index(3),
             max_journal_bytes: 4_096 << random.below(5),
         };
-        let rates = FaultRates::new(random);
-        let clock_lies = random.one_in(4);
         Self {
             mqtt,
             ingest,
@@ -90,10 +88,9 @@ impl SimPlan {
             min_free_bytes: if random.one_in(2) { 0 } else { 24_576 },
             checkpoint_interval: Duration::from_millis(*random.pick(&[0, 200, 1_000, 5_000, 20_000])),
             savepoints,
-            // Sizes that change are not combined with a clock that is set back: docs/simulation.md, "What it does not show".
-            resizes: random.one_in(4) && !clock_lies && rates.clock_jump == 0,
-            rates,
-            clock_lies,
+            rates: FaultRates::new(random),
+            clock_lies: random.one_in(4),
+            resizes: random.one_in(4),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),

@@ -163,6 +163,60 @@ proptest! {
     }
 }
 
+/// Two readings came under each number, and weir has forgotten those of the first numbers. Whatever is sent again, nothing
+/// counts twice.
+fn check_shared(again: &[usize], expected: &[(u64, u64, u64)]) {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for number in 0..20 {
+        device.now_ms += 15_000;
+        assert_eq!((device.measure(number), device.measure(number)), ((1, 0, 0), (1, 0, 0)), "{number}");
+    }
+    let given: Vec<_> = again.iter().map(|&index| device.deliver(&device.sent[index].clone(), false, false)).collect();
+    assert_eq!(given, expected, "{again:?}");
+}
+
+#[test]
+fn another_reading_under_a_number_proves_nothing_where_some_are_forgotten() {
+    // Of numbers 14 to 19 both readings are remembered, and of number 0, since it is the first.
+    check_shared(&[39, 28, 0, 1], &[(0, 1, 0); 4]);
+    check_shared(&[20, 21, 21, 20], &[(0, 0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 0)]);
+    check_shared(&[27, 26], &[(0, 0, 1), (0, 0, 1)]);
+}
+
+#[test]
+fn of_a_number_twelve_back_one_reading_may_be_forgotten() {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for number in [0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] {
+        device.now_ms += 15_000;
+        assert_eq!(device.measure(number), (1, 0, 0), "{number}");
+    }
+    let given = [1, 2].map(|index| device.deliver(&device.sent[index].clone(), false, false));
+    assert_eq!(given, [(0, 0, 1), (0, 1, 0)], "the first one is forgotten, the second one is not");
+}
+
+#[test]
+fn a_device_that_shares_numbers_restarts() {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for number in (1..=100).chain(1..=3) {
+        device.now_ms += 15_000;
+        device.behind_ms = if device.sent.len() >= 200 { 1_600_000 } else { 0 };
+        assert_eq!((device.measure(number), device.measure(number)), ((1, 0, 0), (1, 0, 0)), "{number}");
+    }
+    assert_eq!(device.bench.operator.device("a").map(|device| device.summary.sequence_restarts), Some(1));
+}
+
+#[test]
+fn a_first_number_that_all_readings_have_proves_nothing() {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for _ in 0..40 {
+        device.now_ms += 15_000;
+        assert_eq!(device.measure(0), (1, 0, 0));
+    }
+    device.restore();
+    let given = [20, 20, 39, 3].map(|index| device.deliver(&device.sent[index].clone(), false, false));
+    assert_eq!(given, [(0, 0, 1), (0, 1, 0), (0, 1, 0), (0, 1, 0)]);
+}
+
 /// A device counts to `last`, restarts with a clock that goes back, and counts to 5 again.
 fn check_restart(last: u64, every_ms: i64) {
     let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
