@@ -246,3 +246,26 @@ fn without_backlogs_all_of_it_is_late() {
     let told: u64 = errors.iter().map(|error| error["readings"].as_u64().unwrap_or(1)).sum();
     assert_eq!(told, STORED as u64, "each of them is told");
 }
+
+/// A sparse metric: seventy windows with gaps that grow. Its runs are bounded, and the smallest gaps close.
+#[test]
+fn the_longest_absences_of_a_sparse_metric_stay_open() {
+    const WINDOWS: i64 = 70;
+    // The gap behind window `n` has 10 s, 20 s, and so on.
+    let number = |n: i64| 5 * n + 10 * n * (n + 1) / 2;
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
+    let start_ms = window_before(TWO_DAYS_SECONDS);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "a");
+    device.telemetry("a", &live().to_string());
+    device.telemetry("a", &stored(start_ms, (0..WINDOWS).map(number)).to_string());
+    settled(&weir, WINDOWS as u64 + 1);
+    // With the live window there are seven runs too many.
+    assert_eq!(weir.metric("weir_fired_runs_merged_total"), 7.0);
+    let gaps = [0, 6, 7, WINDOWS - 2].map(|n| number(n) + 5);
+    device.telemetry("a", &stored(start_ms, gaps).to_string());
+    let device = settled(&weir, WINDOWS as u64 + 5);
+    assert_eq!(device["rejected"], json!({"late": 2}));
+    let windows = weir.list("windows", "&device=a");
+    let found = |number: &i64| windows.iter().any(|window| window["window_start"] == start_ms + number * 1_000);
+    assert_eq!(gaps.each_ref().map(found), [false, false, true, true], "{windows:?}");
+}
