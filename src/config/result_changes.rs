@@ -22,11 +22,13 @@ enum HoldsFrom {
     Watermark,
     /// With the next message of each device.
     NextMessage,
+    /// For what arrives after the start. Three keys together say how much one device may fill.
+    ErrorShare,
     /// It is no setting of the configuration.
     Unsaid,
 }
 
-use HoldsFrom::{Lateness, NextMessage, Start, Unsaid, Watermark, WindowSize};
+use HoldsFrom::{ErrorShare, Lateness, NextMessage, Start, Unsaid, Watermark, WindowSize};
 
 /// The fields of [`Settings`], with the keys that they come from.
 const FIELDS: &[(&str, &str, HoldsFrom)] = &[
@@ -60,7 +62,7 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("tenants", "tenants", Start),
     ("records_name_users", "", Unsaid),
     ("errors_in_proportion", "", Unsaid),
-    ("error_share", "errors.retention_bytes", Start),
+    ("error_share", "errors.device_share", ErrorShare),
     ("rules", "", Unsaid),
 ];
 
@@ -88,6 +90,10 @@ pub fn result_changes(before: &Settings, after: &Settings, now_ms: i64) -> Vec<S
             }
             Watermark => "holds at once; each device goes on from its own newest event time".to_owned(),
             WindowSize => window_size(before, after, now_ms),
+            ErrorShare => {
+                "it depends on errors.retention and errors.retention_bytes too; holds for what arrives after the start"
+                    .to_owned()
+            }
             Unsaid => continue,
         };
         let values = match (shown(name, &old), shown(name, &new)) {
@@ -180,6 +186,10 @@ mod tests {
         check(lateness(60_000), &["window.allowed_lateness: 30s -> 1m; holds at once"]);
         check(lateness(0), &["window.allowed_lateness: 30s -> 0ms; holds for windows behind"]);
         check(Settings { idle_timeout_ms: None, ..Settings::default() }, &["window.idle_timeout: 10s -> off; "]);
+        check(
+            Settings { error_share: None, ..Settings::default() },
+            &["errors.device_share: changed; it depends on errors.retention"],
+        );
         check(Settings { backlog: false, ..Settings::default() }, &["window.backlog: on -> off; "]);
         check(
             Settings { allowed_devices: vec!["a".into()], ..Settings::default() },
