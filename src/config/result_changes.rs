@@ -83,7 +83,7 @@ pub fn result_changes(before: &Settings, after: &Settings, now_ms: i64) -> Vec<S
                 "holds at once for windows that are not closed for good".to_owned()
             }
             Lateness => {
-                "holds for windows behind those that a device has at the start; these keep the wider one".to_owned()
+                "holds for windows after those that a device has at the start; these keep the wider one".to_owned()
             }
             Watermark if new == "global" => {
                 "holds at once; the next message of the device that is ahead closes windows of all".to_owned()
@@ -116,7 +116,7 @@ fn window_size(before: &Settings, after: &Settings, now_ms: i64) -> String {
         ""
     };
     format!(
-        "new devices have it at once, known ones from the next time, behind their newest window, at which windows of both \
+        "new devices have it at once, known ones from the next time, after their newest window, at which windows of both \
          sizes begin: {at} for a device whose clock is right{far}"
     )
 }
@@ -184,7 +184,7 @@ mod tests {
         check(size(86_399_000), &["window.size: 5s -> 86399s; ", "far ahead"]);
         let lateness = |allowed_lateness_ms| Settings { allowed_lateness_ms, ..Settings::default() };
         check(lateness(60_000), &["window.allowed_lateness: 30s -> 1m; holds at once"]);
-        check(lateness(0), &["window.allowed_lateness: 30s -> 0ms; holds for windows behind"]);
+        check(lateness(0), &["window.allowed_lateness: 30s -> 0ms; holds for windows after"]);
         check(Settings { idle_timeout_ms: None, ..Settings::default() }, &["window.idle_timeout: 10s -> off; "]);
         check(
             Settings { error_share: None, ..Settings::default() },
