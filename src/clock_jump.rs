@@ -209,7 +209,7 @@ impl JumpGuard {
             state.stored = None;
             tracing::info!("the clock is back from its jump: entries are deleted by age again");
         } else if duration(base_ms.saturating_sub(now.wall_ms)) > STEP {
-            // The next start compares the clock with this time, also if weir is killed before.
+            // Should weir be killed before the clock is set right, the next start must know the time that was left.
             state.stored = None;
         }
         // Slow corrections are followed. Steps that are too small to be a jump add up, as long as they come faster than this.
