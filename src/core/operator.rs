@@ -23,8 +23,8 @@ use crate::core::validate::ValidationRules;
 
 /// Settings in force.
 #[derive(Debug)]
-/// Settings under which records are processed.
 pub(super) struct ActiveSettings {
+    /// Settings under which records are processed.
     pub current: Settings,
     /// Lookup tables of `current`.
     pub rules: ValidationRules,
@@ -34,8 +34,8 @@ pub(super) struct ActiveSettings {
 
 /// Metric names and counts of the series of all devices. The series themselves are kept in their devices.
 #[derive(Debug, Default)]
-/// Names of all metrics, shared by the series that have them.
 pub(super) struct SeriesTable {
+    /// Names of all metrics, shared by the series that have them.
     pub metric_names: Names,
     /// Number of (device, metric) pairs.
     pub count: usize,
@@ -47,10 +47,10 @@ pub(super) struct SeriesTable {
 
 /// Sequence numbers that the next results get. They are positions in the output logs.
 #[derive(Debug, Default)]
-/// Of the next window firing.
 pub(super) struct NextSeq {
-    /// Of the next stored error.
+    /// Of the next window firing.
     pub window: u64,
+    /// Of the next stored error.
     pub error: u64,
 }
 

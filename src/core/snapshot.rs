@@ -37,7 +37,7 @@ const HEADER_WITHOUT_FIELDS: u8 = 3;
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
-/// Tag of the added field with the times when the clock of the box was set back.
+/// Tag of the added field with the times when the clock of the machine was set back.
 const TAG_SET_BACKS: u8 = 4;
 /// Added field of the header: window sizes that were dropped before their time.
 const TAG_SIZES_DROPPED: u8 = 8;

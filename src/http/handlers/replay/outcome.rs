@@ -98,9 +98,8 @@ impl ReplayRefusal {
                 format!("error {seq} is being replayed by another request; look for it in the windows, or ask again")
             }
             ReplayRefusal::NotListed(readings) => format!(
-                "error {seq} stands for {readings} readings of its message and does not say which, because the list is too long \
-                 for the room that the message has in the error log; let the device send them again, fewer in one message, \
-                 and not compressed"
+                "error {seq} stands for {readings} readings of its message, and there was no room to note which; let the \
+                 device send them again, in smaller messages that are not compressed"
             ),
             ReplayRefusal::PayloadCut { stored, whole } if *stored as u64 == *whole => format!(
                 "of error {seq} the client, the topic or the user is stored in part, and the journal no longer has the \
