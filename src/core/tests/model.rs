@@ -79,7 +79,7 @@ impl ModelElement {
 }
 
 impl ModelMessage {
-    fn payload(&self) -> String {
+    pub fn payload(&self) -> String {
         let elements: Vec<_> = self.elements.iter().map(ModelElement::json).collect();
         if let [element] = &elements[..] { element.clone() } else { format!("[{}]", elements.join(",")) }
     }
