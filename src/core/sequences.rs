@@ -386,7 +386,9 @@ impl DeviceSequences {
         let order = self.order(shared);
         let recent = || {
             let recent = self.memory.as_ref().map(|memory| &memory.recent);
-            recent.is_some_and(|recent| recent.knows(element.seq) && (behind == 0 || recent.knows_all(element.seq, order)))
+            recent.is_some_and(|recent| {
+                recent.knows(element.seq) && (behind == 0 || recent.knows_all(element.seq, order))
+            })
         };
         behind < TOLD_APART && (self.is_first(element.seq) || recent()) && self.find(element.entry()).is_none()
     }
