@@ -11,7 +11,7 @@ use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
-use crate::core::error_share::{ErrorShare, ShareDecision};
+use crate::core::error_share::ErrorShare;
 use crate::core::group::{GroupChange, Groups};
 use crate::core::owners::Owners;
 use crate::core::proportion::MessageErrors;
@@ -71,8 +71,6 @@ pub(super) struct BatchWork {
     pub device_id: String,
     /// Errors of the message at hand.
     pub errors: MessageErrors,
-    /// Whether the errors of the message at hand are stored, by device; see [`error_share`](crate::core::error_share).
-    pub share: Option<ShareDecision>,
     /// Devices that are over their share of the errors log.
     pub over_share: Vec<Option<Arc<str>>>,
 }

@@ -94,7 +94,7 @@ fn a_backlog_behind_a_live_reading_is_counted() {
 }
 
 /// What one step publishes.
-enum Step {
+enum BacklogStep {
     Live,
     /// Stored readings, in this order.
     Stored(Vec<i64>),
@@ -103,24 +103,24 @@ enum Step {
 }
 
 /// Publishes the steps in turn, from one of `clients` after another, and expects every reading to be counted once.
-fn check_order(clients: usize, steps: Vec<Step>) {
+fn check_order(clients: usize, steps: Vec<BacklogStep>) {
     let mut weir = WEIR.start(&[PATIENT, ("state.checkpoint_interval", "'100ms'")]);
     let start_ms = window_before(TWO_DAYS_SECONDS);
     let connect = |weir: &Weir| -> Vec<TestClient> {
         (0..clients).map(|n| TestClient::connect(weir.mqtt(), MqttVersion::V5, &format!("c{n}"))).collect()
     };
     let mut connected = connect(&weir);
-    let is_behind = matches!(steps[0], Step::Live);
+    let is_behind = matches!(steps[0], BacklogStep::Live);
     let mut lives = 0;
     for (index, step) in steps.into_iter().enumerate() {
         let client = &mut connected[index % clients];
         match step {
-            Step::Live => {
+            BacklogStep::Live => {
                 lives += 1;
                 client.telemetry("a", &live().to_string());
             }
-            Step::Stored(numbers) => client.telemetry("a", &stored(start_ms, numbers).to_string()),
-            Step::Crash => {
+            BacklogStep::Stored(numbers) => client.telemetry("a", &stored(start_ms, numbers).to_string()),
+            BacklogStep::Crash => {
                 weir.kill();
                 weir.restart();
                 connected = connect(&weir);
@@ -131,10 +131,10 @@ fn check_order(clients: usize, steps: Vec<Step>) {
 }
 
 /// A live reading, then messages with up to a hundred of these numbers each.
-fn behind_live(numbers: impl IntoIterator<Item = i64>) -> Vec<Step> {
+fn behind_live(numbers: impl IntoIterator<Item = i64>) -> Vec<BacklogStep> {
     let numbers: Vec<i64> = numbers.into_iter().collect();
-    let messages = numbers.chunks(100).map(|chunk| Step::Stored(chunk.to_vec()));
-    std::iter::once(Step::Live).chain(messages).collect()
+    let messages = numbers.chunks(100).map(|chunk| BacklogStep::Stored(chunk.to_vec()));
+    std::iter::once(BacklogStep::Live).chain(messages).collect()
 }
 
 /// The messages of two halves of the history in turn.
@@ -172,7 +172,7 @@ fn two_clients_in_turn() {
 
 #[test]
 fn a_live_reading_between_every_two_messages() {
-    let steps = behind_live(0..STORED).into_iter().flat_map(|step| [Step::Live, step]);
+    let steps = behind_live(0..STORED).into_iter().flat_map(|step| [BacklogStep::Live, step]);
     check_order(1, steps.collect());
 }
 
@@ -188,12 +188,12 @@ fn backlog_first() {
 fn crashes_lose_nothing_of_a_backlog() {
     for numbers in [(0..STORED).collect::<Vec<_>>(), halves()] {
         let mut steps = behind_live(numbers.iter().copied());
-        steps.insert(6, Step::Crash);
-        let Step::Stored(first) = &mut steps[5] else { panic!("a message") };
+        steps.insert(6, BacklogStep::Crash);
+        let BacklogStep::Stored(first) = &mut steps[5] else { panic!("a message") };
         let moved = first.split_off(97);
-        let Step::Stored(second) = &mut steps[7] else { panic!("a message") };
+        let BacklogStep::Stored(second) = &mut steps[7] else { panic!("a message") };
         second.splice(0..0, moved);
-        steps.push(Step::Crash);
+        steps.push(BacklogStep::Crash);
         check_order(1, steps);
     }
 }
@@ -245,4 +245,27 @@ fn without_backlogs_all_of_it_is_late() {
     let errors = weir.list("errors", "&device=a");
     let told: u64 = errors.iter().map(|error| error["readings"].as_u64().unwrap_or(1)).sum();
     assert_eq!(told, STORED as u64, "each of them is told");
+}
+
+/// A sparse metric: seventy windows with gaps that grow. Its runs are bounded, and the smallest gaps close.
+#[test]
+fn the_longest_absences_of_a_sparse_metric_stay_open() {
+    const WINDOWS: i64 = 70;
+    // The gap behind window `n` has 10 s, 20 s, and so on.
+    let number = |n: i64| 5 * n + 10 * n * (n + 1) / 2;
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
+    let start_ms = window_before(TWO_DAYS_SECONDS);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "a");
+    device.telemetry("a", &live().to_string());
+    device.telemetry("a", &stored(start_ms, (0..WINDOWS).map(number)).to_string());
+    settled(&weir, WINDOWS as u64 + 1);
+    // With the live window there are seven runs too many.
+    assert_eq!(weir.metric("weir_fired_runs_merged_total"), 7.0);
+    let gaps = [0, 6, 7, WINDOWS - 2].map(|n| number(n) + 5);
+    device.telemetry("a", &stored(start_ms, gaps).to_string());
+    let device = settled(&weir, WINDOWS as u64 + 5);
+    assert_eq!(device["rejected"], json!({"late": 2}));
+    let windows = weir.list("windows", "&device=a");
+    let found = |number: &i64| windows.iter().any(|window| window["window_start"] == start_ms + number * 1_000);
+    assert_eq!(gaps.each_ref().map(found), [false, false, true, true], "{windows:?}");
 }

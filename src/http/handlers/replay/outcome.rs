@@ -26,7 +26,7 @@ pub(super) enum ReplayRefusal {
     DeviceError,
     /// The error is a duplicate.
     Duplicate,
-    /// The error stands for so many readings, and does not say which.
+    /// The error stands for so many readings, and does not say which, because the errors log has no room for that.
     NotListed(u64),
     /// The error was replayed before.
     AlreadyReplayed,
@@ -99,7 +99,7 @@ impl ReplayRefusal {
             }
             ReplayRefusal::NotListed(readings) => format!(
                 "error {seq} stands for {readings} readings of its message, and there was no room to note which; let the \
-                 device send them again, in smaller messages"
+                 device send them again, in smaller messages that are not compressed"
             ),
             ReplayRefusal::PayloadCut { stored, whole } if *stored as u64 == *whole => format!(
                 "of error {seq} the client, the topic or the user is stored in part, and the journal no longer has the \
