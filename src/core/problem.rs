@@ -83,8 +83,8 @@ pub(super) enum ReadingProblem<'m> {
     TooManyDevices(DeviceLimit),
     /// There is no room for the metric; the limit.
     TooManyMetrics(usize),
-    /// The window of the reading is closed for good.
-    Late { time_ms: i64, end_ms: i64, watermark_ms: i64 },
+    /// The window of the reading is closed for good. `backlog`: the setting `window.backlog`.
+    Late { time_ms: i64, end_ms: i64, watermark_ms: i64, backlog: bool },
     /// The device reported a fault; `None` where its message has no `error` field.
     Fault(Option<&'m str>),
 }
@@ -250,13 +250,14 @@ impl fmt::Display for ReadingProblem<'_> {
                 "the device has {limit} metrics already (limits.metrics_per_device); raise the limit, or look for metric \
                  names made up by a defect"
             ),
-            Self::Late { time_ms, end_ms, watermark_ms } => write!(
+            Self::Late { time_ms, end_ms, watermark_ms, backlog } => write!(
                 f,
                 "event time {} is late: its window is closed for good (watermark {}); \
-                 window.allowed_lateness = \"{}s\" would have kept it open",
+                 window.allowed_lateness = \"{}s\" would have kept it open{}",
                 Rfc3339(time_ms),
                 Rfc3339(watermark_ms),
-                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1
+                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1,
+                if backlog { "" } else { ", or window.backlog = \"on\" if it never fired" }
             ),
             Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
             Self::Fault(None) => f.write_str("the device reported a fault"),
