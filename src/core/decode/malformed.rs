@@ -5,7 +5,7 @@ use std::fmt;
 use crate::core::decode::foreign::{self, ForeignFormat};
 use crate::core::decode::text::NOT_UTF8;
 use crate::core::decode::unpack::{Packing, UnpackFailure};
-use crate::core::json::{EXPECTED_KEY, JsonSyntaxError, NOTHING_MAY_FOLLOW};
+use crate::core::json::{EXPECTED_KEY, JsonSyntaxError, NOTHING_MAY_FOLLOW, is_filler};
 
 /// Why a message as a whole is `malformed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(in crate::core) enum MalformedMessage {
     Utf16,
     /// The payload is compressed and cannot be unpacked.
     Packed(Packing, UnpackFailure),
+    /// What was unpacked is compressed again.
+    PackedAgain(Packing),
     /// The payload is of another format than JSON.
     Foreign(ForeignFormat),
     /// The payload is not JSON.
@@ -69,11 +71,6 @@ impl MalformedMessage {
     }
 }
 
-/// Whether a character says nothing where it stands behind JSON.
-pub(super) fn is_filler(c: char) -> bool {
-    matches!(c, '\0' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
-}
-
 impl fmt::Display for MalformedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,6 +81,9 @@ impl fmt::Display for MalformedMessage {
             Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text in UTF-8"),
             Self::Utf16 => f.write_str("the payload looks like UTF-16; send JSON text in UTF-8"),
             Self::Packed(packing, failure) => write!(f, "the payload is compressed with {packing}, and {failure}"),
+            Self::PackedAgain(packing) => {
+                write!(f, "the payload is compressed with {packing} once more; compress it once")
+            }
             Self::Foreign(format) => format.fmt(f),
             Self::Syntax(JsonSyntaxError { what, at }) => {
                 write!(f, "the payload is not valid JSON at byte {at}: {what}")

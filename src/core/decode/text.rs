@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::core::decode::foreign;
-use crate::core::decode::malformed::{MalformedMessage, is_filler};
-use crate::core::decode::unpack::Packing;
+use crate::core::decode::malformed::MalformedMessage;
+use crate::core::decode::unpack::{Packing, UnpackFailure};
 use crate::core::decode::{DecodeRules, DecodedMessage};
+use crate::core::json::is_filler;
 
 /// Stands for each byte that is no UTF-8 (SUBSTITUTE). A lenient scanner passes over it in strings that nobody needs, and no
 /// device id, metric or time may have it.
@@ -27,28 +28,55 @@ pub(in crate::core) struct RecoveredText<'a> {
 
 impl<'a> RecoveredText<'a> {
     /// The text of `payload`, which failed to decode as it came, where another attempt is worth it; else why it is malformed.
-    pub fn of(payload: &'a [u8], rules: DecodeRules, malformed: MalformedMessage) -> Result<Self, MalformedMessage> {
+    pub fn of(payload: &'a [u8], rules: DecodeRules, malformed: MalformedMessage) -> Result<Self, MalformedText> {
         if !rules.lenient {
-            return Err(std::str::from_utf8(payload).map_or(malformed, |text| malformed.explained(text, 0)));
+            let explained = std::str::from_utf8(payload).map_or(malformed, |text| malformed.explained(text, 0));
+            return Err(explained.into());
         }
         if payload.is_empty() {
-            return Err(MalformedMessage::Empty);
+            return Err(MalformedMessage::Empty.into());
         }
-        if let Some(packing) = Packing::of(payload) {
-            match packing.unpack(payload) {
-                Ok(unpacked) => {
-                    let (text, offset) = text_of(&unpacked)?;
-                    return Ok(Self { text: Cow::Owned(text.into_owned()), packing: Some(packing), offset });
-                }
-                // Text may begin like zlib.
-                Err(_) if std::str::from_utf8(payload).is_ok() => {}
-                Err(failure) => return Err(MalformedMessage::Packed(packing, failure)),
-            }
+        let Some(packing) = Packing::of(payload) else { return Ok(Self::as_it_came(payload, malformed)?) };
+        match packing.unpack(payload) {
+            Ok(unpacked) => Self::unpacked(&unpacked, packing)
+                .map_err(|malformed| MalformedText { malformed, packing: Some(packing) }),
+            Err(failure) => Ok(Self::not_unpacked(payload, packing, failure, malformed)?),
         }
+    }
+
+    /// The text of a payload that is not compressed.
+    fn as_it_came(payload: &'a [u8], malformed: MalformedMessage) -> Result<Self, MalformedMessage> {
         match text_of(payload)? {
             (Cow::Borrowed(text), 0) => Err(malformed.explained(text, 0)),
             (text, offset) => Ok(Self { text, packing: None, offset }),
         }
+    }
+
+    /// The text of what was unpacked.
+    fn unpacked(unpacked: &[u8], packing: Packing) -> Result<Self, MalformedMessage> {
+        let (text, offset) = text_of(unpacked).map_err(|malformed| match Packing::of(unpacked) {
+            Some(again) if again.is_certain(unpacked) => MalformedMessage::PackedAgain(again),
+            _ => malformed,
+        })?;
+        Ok(Self { text: Cow::Owned(text.into_owned()), packing: Some(packing), offset })
+    }
+
+    /// The text of a payload that begins as a compressed one and cannot be unpacked. Text and other formats may begin like
+    /// zlib.
+    fn not_unpacked(
+        payload: &'a [u8],
+        packing: Packing,
+        failure: UnpackFailure,
+        malformed: MalformedMessage,
+    ) -> Result<Self, MalformedMessage> {
+        let packed = MalformedMessage::Packed(packing, failure);
+        if packing.is_certain(payload) && std::str::from_utf8(payload).is_err() {
+            return Err(packed);
+        }
+        Self::as_it_came(payload, malformed).map_err(|other| match other {
+            MalformedMessage::NotUtf8(_) => packed,
+            other => other,
+        })
     }
 
     /// Decodes the text.
@@ -61,11 +89,17 @@ impl<'a> RecoveredText<'a> {
     }
 }
 
-/// Why the recovered text of a message is malformed.
+/// Why the recovered text of a message is malformed, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::core) struct MalformedText {
     malformed: MalformedMessage,
     packing: Option<Packing>,
+}
+
+impl From<MalformedMessage> for MalformedText {
+    fn from(malformed: MalformedMessage) -> Self {
+        Self { malformed, packing: None }
+    }
 }
 
 impl fmt::Display for MalformedText {

@@ -2,7 +2,7 @@
 //! keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
 //!
 //! A lenient scanner reads besides: bare words such as `NaN` where a value stands, control characters in strings, and NULs
-//! behind the text.
+//! and white space of all kinds behind the text.
 
 mod bare_word;
 mod number;
@@ -27,6 +27,11 @@ pub(super) struct JsonSyntaxError {
     pub what: &'static str,
     /// Byte offset of the offence.
     pub at: usize,
+}
+
+/// Whether a character says nothing where it stands behind JSON.
+pub(super) fn is_filler(c: char) -> bool {
+    matches!(c, '\0' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 
 /// A scalar value, or the kind of a value that was skipped.
@@ -135,13 +140,11 @@ impl<'a> JsonScanner<'a> {
         found
     }
 
-    /// Requires that only white space is left, for a lenient scanner white space and NULs.
+    /// Requires that only white space is left, for a lenient scanner only what [`is_filler`] admits.
     pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
-            Some(0) if self.lenient && self.rest().bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) => {
-                Ok(())
-            }
+            Some(_) if self.lenient && self.rest().chars().all(is_filler) => Ok(()),
             Some(_) => Err(self.error(NOTHING_MAY_FOLLOW)),
         }
     }

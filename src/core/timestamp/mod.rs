@@ -76,23 +76,35 @@ pub(super) fn stated(token: &JsonToken<'_>, unit: TimestampUnit) -> StatedTime {
     }
 }
 
+/// A number below this one is no time but a duration, such as an uptime, where a field other than `timestamp` states it:
+/// 1973-03-03.
+const FIRST_OTHER_TIME_MS: i64 = 100_000_000_000;
+
+/// Whether a field other than `timestamp` looks like a time, in whatever unit.
+pub(super) fn looks_like_time(token: &JsonToken<'_>) -> bool {
+    match stated(token, TimestampUnit::Auto) {
+        StatedTime::At(ms) | StatedTime::Local(ms) => ms >= FIRST_OTHER_TIME_MS,
+        StatedTime::NoSuchTime => true,
+        StatedTime::Unknown | StatedTime::OutOfRange | StatedTime::Unreadable => false,
+    }
+}
+
 /// Whether a field says that the device does not know the time: it is absent, `null` or a bare word, 0 or -1 (what C prints
 /// for a time that is not known), an empty string, one of these numbers as a string, or a date of zeros.
-pub(super) fn states_none(token: &JsonToken<'_>) -> bool {
+fn states_none(token: &JsonToken<'_>) -> bool {
     match token {
         JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => true,
-        JsonToken::Number(number) => is_no_time(number.text()),
+        JsonToken::Number(number) => is_no_time(number.to_f64()),
         JsonToken::Text(text) => {
             let text = text.trim();
-            text.is_empty() || text.starts_with("0000-00-00") || is_number(text) && is_no_time(text)
+            text.is_empty() || text.starts_with("0000-00-00") || text.parse().is_ok_and(is_no_time)
         }
         JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
     }
 }
 
-fn is_no_time(number: &str) -> bool {
-    number == "-1"
-        || number.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|c| ('1'..='9').contains(&c)))
+fn is_no_time(number: f64) -> bool {
+    number == 0.0 || number == -1.0
 }
 
 /// Whether `text` has the form of a number without exponent.
