@@ -3,6 +3,7 @@
 //! What a failed check is called is in `problem`; the order of checks is that of `Reason`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::IntErrorKind;
 
 use jiff::tz::TimeZone;
 
@@ -208,22 +209,32 @@ pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result
 fn whole_number(text: &str) -> Option<u64> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent: i64 = exponent.parse().ok()?;
+    let exponent = saturated(exponent)?;
     let (is_negative, whole) = whole.strip_prefix('-').map_or((false, whole), |whole| (true, whole));
     let mut digits = format!("{whole}{fraction}");
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut power = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let mut power = exponent.saturating_sub(i64::try_from(fraction.len()).ok()?);
     while digits.ends_with('0') {
         digits.pop();
-        power += 1;
+        power = power.saturating_add(1);
     }
     if digits.is_empty() {
         return Some(0);
     }
     let power = u32::try_from(power).ok()?;
     digits.parse::<u64>().ok()?.checked_mul(10_u64.checked_pow(power)?).filter(|_| !is_negative)
+}
+
+/// An exponent, or the nearest one that fits in 64 bits.
+fn saturated(exponent: &str) -> Option<i64> {
+    match exponent.parse::<i64>().map_err(|error| *error.kind()) {
+        Ok(exponent) => Some(exponent),
+        Err(IntErrorKind::PosOverflow) => Some(i64::MAX),
+        Err(IntErrorKind::NegOverflow) => Some(i64::MIN),
+        Err(_) => None,
+    }
 }
 
 /// Reads the `boot` field; returns a hash of it.
@@ -343,6 +354,13 @@ mod tests {
         check("0.000e999999999999", Some(0));
         check("-0", Some(0));
         check("-0.0", Some(0));
+        check("0e9223372036854775807", Some(0));
+        check("0.0e-9223372036854775808", Some(0));
+        check("0e99999999999999999999", Some(0));
+        check("0e-99999999999999999999", Some(0));
+        check("10e9223372036854775807", None);
+        check("10.0e9223372036854775807", None);
+        check("1000e-9223372036854775807", None);
         for text in ["-1", "1.5", "18446744073709551616", "1e20", "1e-1", "1e999999999999999999999", "true", "[]", "{}"]
         {
             check(text, None);
