@@ -107,7 +107,7 @@ impl Operator {
     ) -> Result<(Slot, Result<usize, usize>, f64), ReadingProblem<'m>> {
         let (mut series, mut number) = (Err(0), 0.0);
         let own = metric.and_then(|name| {
-            number = validate::value(value, self.settings.current.numeric_strings)?;
+            number = validate::value(value, &self.settings.current)?;
             if let Some(slot) = checked.slot {
                 series = self.devices[slot].find_series(name);
             }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::decode::NOT_UTF8;
+use crate::core::json::NOT_UTF8;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};

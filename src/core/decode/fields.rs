@@ -51,7 +51,7 @@ pub(in crate::core) struct ElementFields<'a> {
     pub boot: JsonToken<'a>,
     /// The field `metrics`.
     pub metrics: MetricsField,
-    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null` or `false`.
+    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null`, `NaN` or `false`.
     pub error: Option<Cow<'a, str>>,
 }
 
@@ -216,7 +216,7 @@ fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a,
     scanner.peek();
     let start = scanner.position();
     Ok(match scanner.value(depth)? {
-        JsonToken::Absent | JsonToken::Null | JsonToken::Bool(false) => None,
+        JsonToken::Absent | JsonToken::Null | JsonToken::BareWord | JsonToken::Bool(false) => None,
         JsonToken::Text(text) => Some(text),
         _ => Some(Cow::Borrowed(scanner.text_since(start))),
     })

@@ -11,7 +11,7 @@ use crate::core::settings::Settings;
 
 pub(super) use fields::{ElementFields, MetricEntry, MetricsField};
 pub(super) use malformed::MalformedMessage;
-pub(super) use text::{NOT_UTF8, RecoveredText};
+pub(super) use text::RecoveredText;
 
 /// How payloads are decoded.
 #[derive(Debug, Clone, Copy)]

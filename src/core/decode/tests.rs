@@ -64,6 +64,17 @@ fn faults() {
     assert_eq!(fields(r#"{"error":17}"#).error.as_deref(), Some("17"));
     assert_eq!(fields(r#"{"error":null,"value":1}"#).error, None);
     assert_eq!(fields(r#"{"error":false,"value":1}"#).error, None);
+    assert_eq!(fields(r#"{"error":NaN,"value":1}"#).error, None);
+    assert_eq!(fields(r#"{"error":None}"#).error, None);
+}
+
+#[test]
+fn bare_words_are_no_values() {
+    let message =
+        fields(r#"{"device_id":undefined,"metric":None,"value":NaN,"seq":nan,"boot":None,"metrics":{"a":1}}"#);
+    assert!(message.has_reading());
+    assert_eq!(message.indexes(false), 1);
+    assert_eq!(fields(r#"{"metrics":None,"metric":"t","value":1}"#).metrics, MetricsField::Absent);
 }
 
 /// What becomes of a payload: its number of readings, or the sentence of its error.
@@ -121,6 +132,11 @@ fn the_advice_about_payloads_helps() {
     );
     check_advice(b"{\"metric\":\"t\0\0", "ends after 12 bytes", GOOD);
     check_advice(br#"[{"metric":"t","value":1},"#, "ends after 26 bytes", br#"[{"metric":"t","value":1}]"#);
+    check_advice(br#"{"metric":"t","value":tru"#, "ends after 25 bytes", br#"{"metric":"t","value":true}"#);
+    check_advice(br#"{"metric":"t","value":1,"x":nul"#, "ends after 31 bytes", GOOD);
+    check_advice(br#"{"metric":"t","value":1.""#, "decimal point", GOOD);
+    check_advice(br#"{"metric":"t","value":1."#, "ends after 24 bytes", GOOD);
+    check_advice(&[GOOD, b",\r\n"].concat(), "the comma before byte 25 has nothing behind it; leave it out", GOOD);
     check_advice(br#"{"metric":"t","value":1,}"#, "the comma before byte 24 has nothing behind it; leave it out", GOOD);
     check_advice(br#"[{"metric":"t","value":1}, ]"#, "leave it out", br#"[{"metric":"t","value":1} ]"#);
     check_advice(b"{'metric': 't', 'value': 1}", "single quotes at byte 1; send double quotes", GOOD);
@@ -170,10 +186,31 @@ fn bytes_that_are_no_utf8_matter_only_where_they_are_needed() {
     check(b"{\"metric\":\"t\",\"value\":1,\"note\":\"a\tb\"}");
     check_malformed(b"{\"metric\":\"t\",\xb0\"value\":1}", "not UTF-8 at byte 14");
     check_malformed(b"[\xb0]", "not UTF-8 at byte 1");
+    // What stands for such a byte is no such byte where the device sends it.
+    check_malformed(&[GOOD, b"\x1a"].concat(), "at byte 24: nothing may follow");
+    check_malformed(&[GOOD, b"\xff"].concat(), "not UTF-8 at byte 24");
     let strict = DecodeRules { lenient: false, ..RULES };
     assert!(
         outcome(b"{\"metric\":\"t\",\"value\":1,\"unit\":\"\xb0C\"}", strict).unwrap_err().contains("UTF-8 at byte 32")
     );
+}
+
+#[test]
+fn halves_of_surrogate_pairs_matter_only_where_they_are_needed() {
+    let check = |text: &str, expected: &str| {
+        let payload = format!(r#"{{"metric":"{text}","value":1,"note":"{text}","{text}":1}}"#);
+        assert_eq!(fields(&payload).metric, JsonToken::Text(expected.into()), "{text}");
+        let strict = DecodeRules { lenient: false, ..RULES };
+        assert_eq!(outcome(payload.as_bytes(), strict).is_err(), expected.contains('\u{1a}'), "{text}");
+    };
+    check(r"\ud83d\ude00", "\u{1f600}");
+    check(r"\ud83d", "\u{1a}");
+    check(r"\udcb0C", "\u{1a}C");
+    check(r"\ud83d\n", "\u{1a}\n");
+    check(r"\ud83d\u0041", "\u{1a}A");
+    check(r"\ud83d\ud83d\ude00", "\u{1a}\u{1f600}");
+    check_malformed(br#"{"metric":"t","value":1,"note":"\ud83d\u00"}"#, "four hexadecimal digits");
+    check_malformed(br#"{"metric":"t","value":1,"note":"\ud83d\x"}"#, "unknown escape");
 }
 
 #[test]
@@ -211,6 +248,12 @@ fn compressed_payloads_are_unpacked() {
     check_malformed(&gzip(b" \n"), "unpacked from gzip, the payload has only white space and NULs");
     check_malformed(&gzip(b""), "unpacked from gzip, the payload has only white space and NULs");
     check_malformed(&gzip(b"\xff\xfe{\0}\0"), "unpacked from gzip, the payload looks like UTF-16");
+    // Text that looks like JSON is no other format, also where its first bytes are some.
+    let note = |len: usize| format!("\n{{\"metric\":\"t\",\"value\":1,\"note\":\"\u{1}{}\"}}", "x".repeat(len));
+    for len in 0..200 {
+        assert_eq!(outcome(&gzip(note(len).as_bytes()), RULES), Ok(1), "{len}");
+        assert_eq!(outcome(format!("\u{feff}{}", note(len)).as_bytes(), RULES), Ok(1), "{len}");
+    }
     check_malformed(&gzip(b"\xff\0"), "unpacked from gzip, the payload is not UTF-8 at byte 0");
     let strict = DecodeRules { lenient: false, ..RULES };
     assert!(outcome(&gzip(GOOD), strict).unwrap_err().contains("not UTF-8 at byte 1"));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Effect, Input, OperatorHarness, T0, reading};
 use crate::core::reason::Reason;
-use crate::core::settings::{MetricRange, Settings};
+use crate::core::settings::{MetricRange, Settings, TimestampUnit};
 
 /// What a sentence advises.
 enum Advice {
@@ -186,6 +186,13 @@ fn times_and_limits() -> Vec<Case> {
             "validate.max_age",
             Set(|settings| settings.max_age_ms = Some(9 * 86_400_000)),
         ),
+        case(
+            Input::telemetry("a", format!(r#"{{"metric":"m","value":1,"ts":{}}}"#, T0 / 1_000)),
+            TimestampTooOld,
+            "set it to auto",
+            Set(|settings| settings.timestamp_unit = TimestampUnit::Auto),
+        )
+        .with(|settings| settings.timestamp_unit = TimestampUnit::Ms, Vec::new()),
         case(good(), TooManyDevices, "limits.devices", Set(|settings| settings.max_devices = 2))
             .with(|settings| settings.max_devices = 1, other()),
         case(good(), TooManyDevices, "limits.devices_share", Set(|settings| settings.max_devices_per_user = Some(2)))

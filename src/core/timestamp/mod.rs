@@ -97,10 +97,14 @@ fn states_none(token: &JsonToken<'_>) -> bool {
         JsonToken::Number(number) => is_no_time(number.to_f64()),
         JsonToken::Text(text) => {
             let text = text.trim();
-            text.is_empty() || text.starts_with("0000-00-00") || text.parse().is_ok_and(is_no_time)
+            text.is_empty() || is_date_of_zeros(text) || text.parse().is_ok_and(is_no_time)
         }
         JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
     }
+}
+
+fn is_date_of_zeros(text: &str) -> bool {
+    ["0000-00-00", "0000/00/00", "00000000"].iter().any(|zeros| text.starts_with(zeros))
 }
 
 fn is_no_time(number: f64) -> bool {
