@@ -155,6 +155,8 @@ fn the_advice_about_payloads_helps() {
     check_advice(b"\x0a\x01t\x10\x01", "Protocol Buffers", GOOD);
     check_advice(b"\xff\xfe{\0}\0", "UTF-16; send JSON text in UTF-8", GOOD);
     check_advice(b"{\0\"\0a\0", "UTF-16", GOOD);
+    check_advice(b"\0[\0{\0\"", "UTF-16", GOOD);
+    check_advice(&[b"\0", GOOD].concat(), "text that is no JSON", GOOD);
     check_advice(br#"{"metric":"t","value":ON}"#, "at byte 22: expected a JSON value", GOOD);
     let example = r#"{"metric":"temperature","value":21.5}"#;
     check_malformed(b"1", example);

@@ -112,7 +112,7 @@ impl fmt::Display for MalformedText {
 
 /// The text in `bytes`.
 fn text_of(bytes: &[u8]) -> Result<RecoveredText<'_>, MalformedMessage> {
-    if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]) {
+    if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, _, 0, ..] | [0, b'{' | b'[', 0, ..]) {
         return Err(MalformedMessage::Utf16);
     }
     let rest = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
