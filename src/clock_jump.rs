@@ -14,7 +14,7 @@ use std::time::Duration;
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, FIRST_PLAUSIBLE_MS};
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, replace_file};
 use crate::sync::lock;
@@ -27,8 +27,6 @@ const USUAL_OFF: Duration = Duration::from_secs(24 * 3_600);
 /// weir is not ready for this time after a suspicious jump while it ran. If the clock stays where it is, a person may have set it.
 /// A start is no reason to be unready: most machines that were off for long have a right clock.
 const UNREADY: Duration = Duration::from_secs(600);
-/// A clock before 2024 was never set: machines without a battery start there, and their first step is a correction.
-const FIRST_PLAUSIBLE_MS: i64 = 1_704_067_200_000;
 /// Time between two writes of the file, for the time that was seen last and the rest of a hold.
 const STORE_EVERY: Duration = Duration::from_secs(600);
 /// Name of the file in the data directory.
@@ -209,7 +207,7 @@ impl JumpGuard {
             state.stored = None;
             tracing::info!("the clock is back from its jump: entries are deleted by age again");
         } else if duration(base_ms.saturating_sub(now.wall_ms)) > STEP {
-            // Should weir be killed before the clock is set right, the next start must know the time that was left.
+            // weir may be killed before the clock is set right. Then the next start compares the clock with this time.
             state.stored = None;
         }
         // Slow corrections are followed. Steps that are too small to be a jump add up, as long as they come faster than this.
@@ -222,6 +220,7 @@ impl JumpGuard {
 
     fn begin_hold(&self, state: &mut GuardState, base_ms: i64, now: Sight, is_start: bool) {
         let step = duration(now.wall_ms.saturating_sub(base_ms));
+        // Machines without a battery start with such a time, and their first step is a correction.
         let is_correction = base_ms < FIRST_PLAUSIBLE_MS;
         let is_suspicious = !is_correction && (!is_start || step >= USUAL_OFF);
         let unready_until = if is_suspicious && !is_start { now.at + UNREADY } else { now.at };

@@ -81,7 +81,7 @@ impl ClockWatch {
     }
 
     /// Fails for ten minutes after a suspicious jump while weir ran, and while the journal is ahead of the clock by more than
-    /// the tolerance.
+    /// the tolerance. Warns while it is ahead by less.
     pub fn readiness(&self) -> HealthCheck {
         let (jump, ahead) = (self.guard.jump(), self.journal_ahead());
         let mut message = match jump {
@@ -112,7 +112,8 @@ impl ClockWatch {
                 rough(ahead)
             );
         }
-        HealthCheck { name: "clock", ok: unready == Duration::ZERO && ahead <= self.tolerance, message }
+        let ok = unready == Duration::ZERO && ahead <= self.tolerance;
+        HealthCheck { name: "clock", ok, message, warns: ahead > LOOK_EVERY }
     }
 
     /// Looks at the clock and sets its metrics until `cancel`; then stores the time for the next start.

@@ -126,7 +126,8 @@ impl DiskWatch {
 }
 
 fn check(found: Option<String>) -> HealthCheck {
-    HealthCheck { name: "disk", ok: found.is_none(), message: found.unwrap_or_else(|| "answers".into()) }
+    let ok = found.is_none();
+    HealthCheck { name: "disk", ok, message: found.unwrap_or_else(|| "answers".into()), warns: false }
 }
 
 fn sentence(call: &PendingCall) -> String {

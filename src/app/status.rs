@@ -201,7 +201,7 @@ fn store(health: &StoreHealth) -> HealthCheck {
 }
 
 fn check(name: &'static str, ok: bool, message: String) -> HealthCheck {
-    HealthCheck { name, ok, message }
+    HealthCheck { name, ok, message, warns: false }
 }
 
 impl ProcessStatus for AppStatus {

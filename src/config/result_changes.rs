@@ -22,11 +22,13 @@ enum HoldsFrom {
     Watermark,
     /// With the next message of each device.
     NextMessage,
+    /// For what arrives after the start. Three keys together say how much one device may fill.
+    ErrorShare,
     /// It is no setting of the configuration.
     Unsaid,
 }
 
-use HoldsFrom::{Lateness, NextMessage, Start, Unsaid, Watermark, WindowSize};
+use HoldsFrom::{ErrorShare, Lateness, NextMessage, Start, Unsaid, Watermark, WindowSize};
 
 /// The fields of [`Settings`], with the keys that they come from.
 const FIELDS: &[(&str, &str, HoldsFrom)] = &[
@@ -60,7 +62,7 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("tenants", "tenants", Start),
     ("records_name_users", "", Unsaid),
     ("errors_in_proportion", "", Unsaid),
-    ("error_share", "errors.retention_bytes", Start),
+    ("error_share", "errors.device_share", ErrorShare),
     ("rules", "", Unsaid),
 ];
 
@@ -81,13 +83,17 @@ pub fn result_changes(before: &Settings, after: &Settings, now_ms: i64) -> Vec<S
                 "holds at once for windows that are not closed for good".to_owned()
             }
             Lateness => {
-                "holds for windows behind those that a device has at the start; these keep the wider one".to_owned()
+                "holds for windows after those that a device has at the start; these keep the wider one".to_owned()
             }
             Watermark if new == "global" => {
                 "holds at once; the next message of the device that is ahead closes windows of all".to_owned()
             }
             Watermark => "holds at once; each device goes on from its own newest event time".to_owned(),
             WindowSize => window_size(before, after, now_ms),
+            ErrorShare => {
+                "it depends on errors.retention and errors.retention_bytes too; holds for what arrives after the start"
+                    .to_owned()
+            }
             Unsaid => continue,
         };
         let values = match (shown(name, &old), shown(name, &new)) {
@@ -110,7 +116,7 @@ fn window_size(before: &Settings, after: &Settings, now_ms: i64) -> String {
         ""
     };
     format!(
-        "new devices have it at once, known ones from the next time, behind their newest window, at which windows of both \
+        "new devices have it at once, known ones from the next time, after their newest window, at which windows of both \
          sizes begin: {at} for a device whose clock is right{far}"
     )
 }
@@ -178,8 +184,12 @@ mod tests {
         check(size(86_399_000), &["window.size: 5s -> 86399s; ", "far ahead"]);
         let lateness = |allowed_lateness_ms| Settings { allowed_lateness_ms, ..Settings::default() };
         check(lateness(60_000), &["window.allowed_lateness: 30s -> 1m; holds at once"]);
-        check(lateness(0), &["window.allowed_lateness: 30s -> 0ms; holds for windows behind"]);
+        check(lateness(0), &["window.allowed_lateness: 30s -> 0ms; holds for windows after"]);
         check(Settings { idle_timeout_ms: None, ..Settings::default() }, &["window.idle_timeout: 10s -> off; "]);
+        check(
+            Settings { error_share: None, ..Settings::default() },
+            &["errors.device_share: changed; it depends on errors.retention"],
+        );
         check(Settings { backlog: false, ..Settings::default() }, &["window.backlog: on -> off; "]);
         check(
             Settings { allowed_devices: vec!["a".into()], ..Settings::default() },

@@ -9,8 +9,8 @@ use crate::core::topic::{TenantIndex, TopicKind, Topics};
 #[derive(Debug)]
 pub(super) struct BatchContext<'a> {
     /// Position of the current record.
-    /// Arrival time of the batch, or of the replayed message when it first came, Unix milliseconds.
     pub lsn: u64,
+    /// Arrival time of the batch, or of the replayed message when it first came, Unix milliseconds.
     pub arrival_ms: i64,
     /// What the topic of the current message carries.
     pub kind: TopicKind,
@@ -108,7 +108,7 @@ pub(super) struct ReadingOrigin<'a> {
 }
 
 impl ReadingOrigin<'_> {
-    /// When the message first arrived. A first arrival behind the present one is of a wrong clock of the box.
+    /// When the message first arrived. A first arrival after the present one is of a wrong clock of the machine.
     #[inline]
     pub fn first_arrival_ms(&self) -> i64 {
         self.replay.map_or(self.arrival_ms, |wanted| wanted.arrival_ms.min(self.arrival_ms))

@@ -188,7 +188,7 @@ impl Operator {
     }
 
     /// Number of windows that one backlog may hold: its share of those of all devices, unless these are used up.
-    fn backlog_bound(&self) -> usize {
+    pub(super) fn backlog_bound(&self) -> usize {
         let Settings { max_backlog_windows, max_backlog_windows_per_device, .. } = self.settings.current;
         if self.backlogs.windows > max_backlog_windows {
             return SMALLEST_SHARE;
@@ -388,13 +388,13 @@ impl Operator {
             series.fired.cut_at(right_ms);
             // What the device still has goes on, and is not late.
             for window in series.windows.iter().filter(|window| window.firings > 0) {
-                series.fired.add(window.start_ms, window.end_ms, RunLimits::COUNT);
+                series.fired.add(window.start_ms, window.end_ms, RunLimits::NONE);
             }
         }
     }
 
     /// Turns backlogs on or off, before `next` are the settings. Off: backlogs end, and nothing is known of what fired. On:
-    /// all that the watermark has passed counts as fired.
+    /// all that is closed for good counts as fired, and what has fired.
     pub(super) fn change_backlog(&mut self, next: &Settings, slots: &[Slot], out: &mut dyn Collector) {
         if next.backlog == self.settings.current.backlog {
             return;
@@ -403,21 +403,21 @@ impl Operator {
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
             let watermark_ms = self.watermark_at(slot);
+            let closed_ms = self.closed_for_good_ms(slot);
             let device = &mut self.devices[slot];
             device.live_ms = device.last_arrival_ms;
             device.holds_until_ms = NONE_MS;
-            let passed_ms = watermark_ms.saturating_add(1).max(device.closed_ms.saturating_add(1));
-            let size_ms = device.window_size_at(passed_ms, self.settings.current.window_ms);
-            let (start_ms, end_ms) = bounds(passed_ms, size_ms);
-            let passed_ms = if passed_ms == end_ms { end_ms } else { start_ms };
+            let closed_ms = closed_ms.max(device.closed_ms).saturating_add(1);
+            let size_ms = device.window_size_at(closed_ms, self.settings.current.window_ms);
+            let (closed_ms, _) = bounds(closed_ms, size_ms);
             for series in &mut device.series {
                 series.fired = Default::default();
                 if next.backlog && watermark_ms != NONE_MS {
-                    series.fired.cover_before(passed_ms);
+                    series.fired.cover_before(closed_ms);
                 }
                 let fired = series.windows.iter().filter(|window| next.backlog && window.firings > 0);
                 for window in fired {
-                    series.fired.add(window.start_ms, window.end_ms, RunLimits::COUNT);
+                    series.fired.add(window.start_ms, window.end_ms, RunLimits::NONE);
                 }
             }
         }

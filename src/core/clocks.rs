@@ -1,7 +1,7 @@
 //! Clocks of the operator: the time of the journal, the watermark of scope `global`, and when silent devices are looked
 //! at next.
 //!
-//! Time is the arrival time of journal batches. It goes back only where a batch says that the clock of the box was set back
+//! Time is the arrival time of journal batches. It goes back only where a batch says that the clock of the machine was set back
 //! (`set_back`). The operator reads no other clock, so that a replay gives the same results.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(super) struct Clocks {
     pub backlogs: Deadlines,
     /// Newest event time in a window of any device.
     pub newest_ms: i64,
-    /// What is remembered of times when the clock of the box was set back.
+    /// What is remembered of times when the clock of the machine was set back.
     pub set_backs: SetBacks,
 }
 

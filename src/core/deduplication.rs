@@ -96,18 +96,21 @@ impl Operator {
             return None;
         }
         let element = element?;
+        if let SeqOwner::Undecided = owner {
+            return Some(ReadingProblem::SequenceRepeated(element.seq));
+        }
         let newest_ms = device.newest_seen_ms;
         if let Some(time) = element.time {
             device.newest_seen_ms = newest_ms.max(time.ms);
         }
         let is_own = !matches!(owner, SeqOwner::Unsure(_));
         let verdict = device.sequences.judge_replayed(element, newest_ms, is_own, &mut shared);
-        if let SeqOwner::Unsure(items) = owner
-            && verdict != SequenceVerdict::Counts
+        if let SeqOwner::Unsure(unsure) = owner
+            && let Some(element) = unsure.divided
+            && verdict != SequenceVerdict::Duplicate
         {
-            for item in items {
-                self.replays.uncounted.insert(item.stored_seq);
-            }
+            let forgotten = self.replays.divided.insert(element, verdict == SequenceVerdict::Counts);
+            self.totals.replay_elements_forgotten += u64::from(forgotten);
         }
         problem(element.seq, verdict)
     }
@@ -181,11 +184,11 @@ impl Operator {
         }
         // Newer than anything seen: the number that is remembered is of another message, from before a restart.
         let is_newer = time.is_some_and(|time| time.stated && time.ms > newest_ms);
-        let SeqOwner::Unsure(items) = owner else { return None };
+        let SeqOwner::Unsure(unsure) = owner else { return None };
         if is_newer {
             return None;
         }
-        for item in items {
+        for item in unsure.items {
             self.replays.uncounted.insert(item.stored_seq);
         }
         Some(ReadingProblem::DuplicateSequence(seq))

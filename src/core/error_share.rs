@@ -32,15 +32,28 @@ pub(super) struct ErrorShare {
     pub not_stored: u64,
     /// Journal time at which it was last told that errors are not stored.
     told_ms: i64,
+    /// Journal position of the last message with an error, and whether its errors are stored. It is not part of the stored
+    /// state, which is never that within a message.
+    decided: Option<(u64, bool)>,
 }
 
 impl Default for ErrorShare {
     fn default() -> Self {
-        Self { charge: 0, stored_ms: NONE_MS, not_stored: 0, told_ms: NONE_MS }
+        Self { charge: 0, stored_ms: NONE_MS, not_stored: 0, told_ms: NONE_MS, decided: None }
     }
 }
 
 impl ErrorShare {
+    /// Whether the errors of the message at `lsn` may be stored.
+    fn decide(&mut self, lsn: u64, settings: ErrorShareSettings, now_ms: i64) -> bool {
+        let stored = match self.decided {
+            Some((decided, stored)) if decided == lsn => stored,
+            _ => self.admits(settings, now_ms),
+        };
+        self.decided = Some((lsn, stored));
+        stored
+    }
+
     /// Whether an error may be stored. Where journal time was set back, the time since the last one is not known.
     fn admits(&self, settings: ErrorShareSettings, now_ms: i64) -> bool {
         self.charge_at(settings, now_ms) < settings.bytes.saturating_mul(BYTE)
@@ -62,14 +75,15 @@ impl ErrorShare {
         self.stored_ms = now_ms;
     }
 
-    /// Counts an error that is not stored. Returns whether this is to be told.
-    fn refuse(&mut self, now_ms: i64) -> bool {
+    /// Counts an error that is not stored. Returns whether this is told, if it may be told.
+    fn refuse(&mut self, may_tell: bool, now_ms: i64) -> bool {
         self.not_stored += 1;
         let is_due = self.told_ms == NONE_MS || now_ms.saturating_sub(self.told_ms) >= DAY_MS;
-        if is_due {
+        let is_told = is_due && may_tell;
+        if is_told {
             self.told_ms = now_ms;
         }
-        is_due
+        is_told
     }
 
     /// Counts from `now_ms` on what was told in a time that was wrong. When the last error was stored is then not known.
@@ -87,16 +101,14 @@ impl ErrorShare {
 
     /// Reads the stored form.
     pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { charge: reader.u64()?, stored_ms: reader.i64()?, not_stored: reader.u64()?, told_ms: reader.i64()? })
+        Ok(Self {
+            charge: reader.u64()?,
+            stored_ms: reader.i64()?,
+            not_stored: reader.u64()?,
+            told_ms: reader.i64()?,
+            decided: None,
+        })
     }
-}
-
-/// The message whose errors of one device are being stored or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ShareDecision {
-    lsn: u64,
-    slot: Option<Slot>,
-    stored: bool,
 }
 
 impl Operator {
@@ -105,14 +117,13 @@ impl Operator {
     pub(super) fn has_error_room(&mut self, lsn: u64, slot: Option<Slot>) -> bool {
         let Some(settings) = self.settings.current.error_share else { return true };
         let now_ms = self.clocks.journal.now_ms;
-        let stored = match self.work.share {
-            Some(decision) if (decision.lsn, decision.slot) == (lsn, slot) => decision.stored,
-            _ => self.error_share(slot).admits(settings, now_ms),
-        };
-        self.work.share = Some(ShareDecision { lsn, slot, stored });
+        let may_tell = self.work.over_share.len() < MAX_TOLD;
+        let share = self.error_share(slot);
+        let stored = share.decide(lsn, settings, now_ms);
         if !stored {
+            let is_told = share.refuse(may_tell, now_ms);
             self.totals.errors_not_stored += 1;
-            if self.error_share(slot).refuse(now_ms) && self.work.over_share.len() < MAX_TOLD {
+            if is_told {
                 self.work.over_share.push(slot.map(|slot| Arc::clone(&self.devices[slot].id)));
             }
         }
@@ -178,11 +189,12 @@ mod tests {
     #[test]
     fn it_is_told_once_a_day() {
         let mut share = ErrorShare::default();
-        let told: Vec<bool> = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1].map(|now_ms| share.refuse(now_ms)).to_vec();
+        let told: Vec<bool> = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1].map(|now_ms| share.refuse(true, now_ms)).to_vec();
         assert_eq!(told, [true, false, false, true, false]);
         share.set_back(-DAY_MS);
-        assert!(!share.refuse(-1) && share.refuse(0), "a day after the clock was set back");
-        assert_eq!(share.not_stored, 7);
+        assert!(!share.refuse(true, -1) && !share.refuse(false, 0), "no room to tell");
+        assert!(share.refuse(true, 0), "a day after the clock was set back");
+        assert_eq!(share.not_stored, 8);
         let mut bytes = Vec::new();
         share.encode(&mut bytes);
         assert_eq!(ErrorShare::decode(&mut FieldReader::new(&bytes)), Ok(share));

@@ -31,6 +31,8 @@ pub(super) struct RunLimits {
 }
 
 impl RunLimits {
+    /// No limits.
+    pub const NONE: Self = Self { max_runs: usize::MAX, ..Self::COUNT };
     /// Limits of the number of runs alone.
     pub const COUNT: Self = Self { oldest_ms: i64::MIN, closed_ms: i64::MAX, max_runs: MAX_RUNS };
 }
@@ -111,7 +113,7 @@ impl FiredRuns {
     /// Takes everything before `end_ms` as fired: for windows of which it is not known.
     pub fn cover_before(&mut self, end_ms: i64) {
         if end_ms > i64::MIN {
-            self.add(i64::MIN, end_ms, RunLimits::COUNT);
+            self.add(i64::MIN, end_ms, RunLimits::NONE);
         }
     }
 
@@ -257,7 +259,7 @@ mod tests {
         let mut at = 0;
         let (mut all, mut closed) = (FiredRuns::default(), 0);
         for index in 0..200 {
-            assert_eq!(all.add(at, at + 5, RunLimits { max_runs: usize::MAX, ..RunLimits::COUNT }), 0);
+            assert_eq!(all.add(at, at + 5, RunLimits::NONE), 0);
             closed += runs.add(at, at + 5, RunLimits::COUNT);
             at += if index == 9 { 3_600 } else { 300 };
         }

@@ -116,7 +116,9 @@ impl Operator {
             return;
         }
         let GlobalScope { watermark_ms, newest_ms, last_arrival_ms, .. } = self.clocks.global;
-        let mut moved_ms = self.passed_watermark_ms(watermark_ms, newest_ms);
+        // Without a watermark, as after a change from scope `device`, it begins with a message or by silence.
+        let is_begun = watermark_ms != NONE_MS;
+        let mut moved_ms = if is_begun { self.passed_watermark_ms(watermark_ms, newest_ms) } else { NONE_MS };
         if let Some(silence_ms) = self.counted_silence_ms(last_arrival_ms)
             && let Some(newest_end_ms) = self.newest_open_end_ms()
         {
@@ -124,6 +126,9 @@ impl Operator {
         }
         if moved_ms > watermark_ms {
             self.clocks.global.watermark_ms = moved_ms;
+            if self.settings.current.backlog {
+                self.note_global_pace(watermark_ms);
+            }
             self.fire_global(out);
         }
     }
@@ -371,7 +376,7 @@ impl Operator {
 
     fn fire(&mut self, due: DueWindow, out: &mut dyn Collector) {
         self.about_to_change(self.devices[due.slot].group);
-        let (seq, max_held) = (self.next_seq.window, self.settings.current.max_backlog_windows_per_device);
+        let (seq, max_held) = (self.next_seq.window, self.backlog_bound());
         let is_live = matches!(due.place, WindowPlace::Live(_));
         let closed_ms = self.closed_for_good_ms(due.slot);
         let device = &mut self.devices[due.slot];

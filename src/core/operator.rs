@@ -11,7 +11,7 @@ use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DueWindow, Slot};
-use crate::core::error_share::{ErrorShare, ShareDecision};
+use crate::core::error_share::ErrorShare;
 use crate::core::group::{GroupChange, Groups};
 use crate::core::owners::Owners;
 use crate::core::proportion::MessageErrors;
@@ -23,8 +23,8 @@ use crate::core::validate::ValidationRules;
 
 /// Settings in force.
 #[derive(Debug)]
-/// Settings under which records are processed.
 pub(super) struct ActiveSettings {
+    /// Settings under which records are processed.
     pub current: Settings,
     /// Lookup tables of `current`.
     pub rules: ValidationRules,
@@ -34,8 +34,8 @@ pub(super) struct ActiveSettings {
 
 /// Metric names and counts of the series of all devices. The series themselves are kept in their devices.
 #[derive(Debug, Default)]
-/// Names of all metrics, shared by the series that have them.
 pub(super) struct SeriesTable {
+    /// Names of all metrics, shared by the series that have them.
     pub metric_names: Names,
     /// Number of (device, metric) pairs.
     pub count: usize,
@@ -47,10 +47,10 @@ pub(super) struct SeriesTable {
 
 /// Sequence numbers that the next results get. They are positions in the output logs.
 #[derive(Debug, Default)]
-/// Of the next window firing.
 pub(super) struct NextSeq {
-    /// Of the next stored error.
+    /// Of the next window firing.
     pub window: u64,
+    /// Of the next stored error.
     pub error: u64,
 }
 
@@ -71,8 +71,6 @@ pub(super) struct BatchWork {
     pub device_id: String,
     /// Errors of the message at hand.
     pub errors: MessageErrors,
-    /// Whether the errors of the message at hand are stored, by device; see [`error_share`](crate::core::error_share).
-    pub share: Option<ShareDecision>,
     /// Devices that are over their share of the errors log.
     pub over_share: Vec<Option<Arc<str>>>,
 }

@@ -82,8 +82,10 @@ pub(super) struct RecentDigests {
     entries: VecDeque<NumberedDigest>,
     /// When the present period began, in journal time.
     period_ms: i64,
-    /// Numbers of digests remembered in the present period and in the one before.
+    /// Number of digests remembered in the present period, and of those before it that are kept for this period.
     counts: [u16; 2],
+    /// Number of digests that were remembered in the period before, if the present one followed it at once.
+    before: u16,
     /// Number of digests, the first ones, that are from before the last restart of the device.
     old: u16,
     /// Low bits of the highest number of which a digest was forgotten since the last restart. Of numbers above it all are
@@ -127,20 +129,12 @@ impl RecentDigests {
     /// Remembers a digest. `order` is that of the device's numbers, this one included. `may_grow`: whether the device may have
     /// more than [`REMEMBERED`] digests.
     pub fn remember(&mut self, entry: NumberedDigest, order: NumberOrder, now_ms: i64, may_grow: bool) {
-        if now_ms.saturating_sub(self.period_ms) >= PERIOD_MS || self.entries.is_empty() {
-            self.period_ms = now_ms;
-            self.counts = [0, self.counts[0]];
-        }
+        self.begin_period(now_ms);
         self.counts[0] = self.counts[0].saturating_add(1);
         let grown = if may_grow { MAX_REMEMBERED } else { self.entries.len().max(REMEMBERED) };
-        let limit = self.sent().clamp(REMEMBERED, grown);
+        let limit = self.kept().clamp(REMEMBERED, grown);
         let outdated = (self.entries.len() + 1).saturating_sub(limit);
-        for forgotten in self.entries.drain(..outdated).filter(|entry| entry.is_decided()) {
-            let is_higher = |other: u16| order.behind(forgotten.number) < order.behind(other);
-            if self.forgotten.is_none_or(is_higher) {
-                self.forgotten = Some(forgotten.number);
-            }
-        }
+        self.forget(outdated, order);
         self.old = self.old.saturating_sub(u16::try_from(outdated).unwrap_or(u16::MAX));
         if outdated > 1 {
             self.entries.shrink_to(limit);
@@ -151,14 +145,25 @@ impl RecentDigests {
         self.entries.push_back(entry);
     }
 
-    /// Number of digests of the present period and of the one before.
-    fn sent(&self) -> usize {
+    /// Begins another period, if the present one is over.
+    fn begin_period(&mut self, now_ms: i64) {
+        let passed_ms = now_ms.saturating_sub(self.period_ms);
+        if passed_ms >= PERIOD_MS || self.entries.is_empty() {
+            self.before = if passed_ms < TWO_PERIODS_MS { self.counts[0] } else { 0 };
+            self.period_ms = now_ms;
+            self.counts = [0, self.counts[0]];
+        }
+    }
+
+    /// Number of digests that are kept.
+    fn kept(&self) -> usize {
         usize::from(self.counts[0]) + usize::from(self.counts[1])
     }
 
     /// Keeps all digests remembered now for another period: the device sends again what was not acknowledged, however long
     /// ago it was sent first.
     pub fn note_redelivery(&mut self, now_ms: i64) {
+        self.begin_period(now_ms);
         self.period_ms = now_ms;
         self.counts[1] = self.counts[1].max(self.entries.len() as u16);
     }
@@ -178,23 +183,28 @@ impl RecentDigests {
         self.entries.iter().take(usize::from(self.old)).rposition(|&other| other.is_same(entry))
     }
 
-    /// Whether all digests of this number are remembered, and there is one.
+    /// Whether a digest of this number is remembered that was decided.
+    pub fn knows(&self, seq: u64) -> bool {
+        self.entries.iter().any(|entry| entry.is_of(seq))
+    }
+
+    /// Whether no digest of this number was forgotten.
     pub fn knows_all(&self, seq: u64, order: NumberOrder) -> bool {
-        let is_behind = |forgotten: u16| order.behind(seq as u16) < order.behind(forgotten);
-        self.forgotten.is_none_or(is_behind) && self.entries.iter().any(|entry| entry.is_of(seq))
+        self.forgotten.is_none_or(|forgotten| order.behind(seq as u16) < order.behind(forgotten))
     }
 
     /// Whether the digest at `index` is of the present period or of the one before.
     pub fn is_recent(&self, index: usize, now_ms: i64) -> bool {
         let recent = match now_ms.saturating_sub(self.period_ms) {
-            ..PERIOD_MS => self.sent(),
+            ..PERIOD_MS => usize::from(self.counts[0]) + usize::from(self.before),
             PERIOD_MS..TWO_PERIODS_MS => usize::from(self.counts[0]),
             _ => 0,
         };
         index + recent >= self.entries.len()
     }
 
-    /// Marks all digests as from before a restart. `first` is one more, the oldest of the run that ends.
+    /// Marks all digests as from before a restart, after which no number is seen. `first` is one more, the oldest of the run
+    /// that ends.
     pub fn restart(&mut self, first: Option<NumberedDigest>) {
         if let Some(first) = first {
             self.entries.insert(usize::from(self.old), first);
@@ -204,6 +214,23 @@ impl RecentDigests {
         self.entries.shrink_to(REMEMBERED);
         self.forgotten = None;
         self.mark_old();
+    }
+
+    /// Marks all digests as from before a restart after which some numbers stay seen. Of these, digests may be forgotten.
+    pub fn begin_anew(&mut self, order: NumberOrder) {
+        self.forget(self.entries.len().saturating_sub(MAX_OLD), order);
+        self.entries.shrink_to(REMEMBERED);
+        self.mark_old();
+    }
+
+    /// Forgets so many digests, the oldest.
+    fn forget(&mut self, count: usize, order: NumberOrder) {
+        for forgotten in self.entries.drain(..count).filter(|entry| entry.is_decided()) {
+            let is_higher = |other: u16| order.behind(forgotten.number) < order.behind(other);
+            if self.forgotten.is_none_or(is_higher) {
+                self.forgotten = Some(forgotten.number);
+            }
+        }
     }
 
     /// Marks all digests as from before a restart, unless there are too many.
@@ -221,7 +248,7 @@ impl RecentDigests {
         }
         self.entries.iter().for_each(|entry| entry.encode(out));
         put_i64(self.period_ms, out);
-        for count in [self.counts[0], self.counts[1], self.old] {
+        for count in [self.counts[0], self.counts[1], self.before, self.old] {
             put_u64(u64::from(count), out);
         }
         put_u64(self.forgotten.map_or(0, |number| u64::from(number) + 1), out);
@@ -244,6 +271,7 @@ impl RecentDigests {
         digests.period_ms = reader.i64()?;
         let mut short = || u16::try_from(reader.u64()?).map_err(|_| DecodeError::IntegerTooLarge(16));
         digests.counts = [short()?, short()?];
+        digests.before = short()?;
         digests.old = short()?;
         digests.forgotten = match reader.u64()? {
             0 => None,

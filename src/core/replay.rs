@@ -15,7 +15,7 @@ use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::record::{PublishRecord, ReplayItem, ReplayRecord};
 use crate::core::replay_effects::ReplayEffect;
-use crate::core::replayed::{ReplayOrigins, SeqOwner, WantedError, WantedReadings};
+use crate::core::replayed::{ReplayOrigins, SeqOwner, UnsureElement, WantedError, WantedReadings};
 
 impl Operator {
     /// From here on a replay counts only if `origins` say that its reading was rejected. Must be called before the first
@@ -156,7 +156,7 @@ impl Operator {
                 _ => self.totals.replays_ignored += 1,
             }
         }
-        WantedReadings { arrival_ms: replay.arrival_ms, whole: replay.whole, items }
+        WantedReadings { position: replay.position, arrival_ms: replay.arrival_ms, whole: replay.whole, items }
     }
 
     /// Adds a reading of an error, unless the error was replayed before.
@@ -194,20 +194,37 @@ impl Operator {
 
     /// For which message the `seq` of an element may have been remembered. Where it was not remembered at the rejection,
     /// it is remembered for this message once another reading of the element was replayed and found to be no duplicate.
-    /// `indexes` are those of the element. An element whose device has no state is rejected as a whole, so that the
-    /// errors of its readings follow one another.
+    /// `indexes` are those of the element.
     pub(super) fn seq_owner<'w>(&self, wanted: &'w WantedReadings, indexes: Range<u32>) -> SeqOwner<'w> {
+        if wanted.whole {
+            return SeqOwner::Unsure(UnsureElement { items: &wanted.items, divided: None });
+        }
         let items = wanted.within(&indexes);
-        if items.iter().any(|item| !item.unseen) && !wanted.whole {
+        if items.iter().any(|item| !item.unseen) {
             return SeqOwner::This;
         }
-        let (Some(item), false) = (items.first(), wanted.whole) else { return SeqOwner::Unsure(&wanted.items) };
+        let is_part = items.len() < indexes.len();
+        let unsure = UnsureElement { items, divided: is_part.then_some((wanted.position, indexes.start)) };
+        if self.settings.current.has_field_rules() {
+            return match unsure.divided.and_then(|element| self.replays.divided.get(element)) {
+                Some(true) => SeqOwner::This,
+                Some(false) => SeqOwner::Undecided,
+                None => SeqOwner::Unsure(unsure),
+            };
+        }
+        if self.has_counted_sibling(items, &indexes) { SeqOwner::This } else { SeqOwner::Unsure(unsure) }
+    }
+
+    /// Whether another reading of the element was replayed and found to be no duplicate, under rules 0: there, each
+    /// reading of an element whose device has no state has an error, and they follow one another.
+    fn has_counted_sibling(&self, items: &[WantedError], indexes: &Range<u32>) -> bool {
+        let Some(item) = items.first() else { return false };
         let first = item.stored_seq.saturating_sub(u64::from(item.index - indexes.start));
         let mut siblings = (first..).take(indexes.len());
         let counted = |seq: u64| {
             let is_other = items.iter().all(|item| item.stored_seq != seq);
             is_other && self.replays.replayed.contains(seq) && !self.replays.uncounted.contains(seq)
         };
-        if siblings.any(counted) { SeqOwner::This } else { SeqOwner::Unsure(items) }
+        siblings.any(counted)
     }
 }

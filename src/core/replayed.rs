@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::core::codec::{DecodeError, FieldReader, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::record::Record;
 use crate::core::replay_effects::ReplayEffects;
@@ -19,12 +20,72 @@ pub(super) type ReplayedSet = SequenceSet<MAX_REPLAYED_RANGES>;
 pub(super) struct ReplayState {
     /// Errors that were replayed.
     pub replayed: ReplayedSet,
-    /// Replayed errors whose reading was found to be counted from a redelivery, or may have been.
+    /// Replayed errors whose reading was found to be counted from a redelivery, or may have been, under rules 0.
     pub uncounted: SequenceSet,
+    /// Elements of which a part was replayed.
+    pub divided: DividedElements,
     /// What became of the last replays.
     pub effects: ReplayEffects,
     /// Origins of replays, while a journal is processed anew under other settings.
     pub origins: Option<ReplayOrigins>,
+}
+
+/// Elements whose `seq` was not remembered at the rejection, and of which a part was replayed. The replay of another part must
+/// not take the `seq` that the first part left behind for that of a redelivery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct DividedElements {
+    /// By journal position of the message and index of the first reading: whether the first part counted. If not, its `seq` did
+    /// not tell.
+    counted: BTreeMap<ElementPlace, bool>,
+}
+
+/// Elements of which a part was replayed that are remembered. Beyond it those of the oldest messages are forgotten: the `seq`
+/// alone decides about the replays of their other parts, and may take them for duplicates.
+pub(super) const MAX_DIVIDED: usize = 4_096;
+
+/// Journal position of the message of an element, and index of the first reading of the element.
+type ElementPlace = (u64, u32);
+
+impl DividedElements {
+    /// Whether the part that was replayed first counted; `None`: no part was, or it was a duplicate.
+    pub fn get(&self, element: ElementPlace) -> Option<bool> {
+        self.counted.get(&element).copied()
+    }
+
+    /// Remembers an element. Returns whether another one was forgotten.
+    pub fn insert(&mut self, element: ElementPlace, counted: bool) -> bool {
+        self.counted.insert(element, counted);
+        self.counted.len() > MAX_DIVIDED && self.counted.pop_first().is_some()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.counted.is_empty()
+    }
+
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(self.counted.len() as u64, out);
+        let mut before = 0;
+        for (&(position, index), &counted) in &self.counted {
+            put_u64(position - before, out);
+            put_u64(u64::from(index), out);
+            out.push(u8::from(counted));
+            before = position;
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
+        let mut elements = Self::default();
+        let mut position = 0_u64;
+        for _ in 0..reader.count()? {
+            position = position.checked_add(reader.u64()?).ok_or("a position of more than 64 bits")?;
+            let (index, counted) = (reader.u32()?, reader.u8()? != 0);
+            elements.counted.insert((position, index), counted);
+        }
+        Ok(elements)
+    }
 }
 
 /// Which readings were rejected at the origins of replays, while a journal is processed anew under other settings than
@@ -76,6 +137,8 @@ impl ReplayOrigins {
 /// Readings of a message that a replay concerns.
 #[derive(Debug)]
 pub(super) struct WantedReadings {
+    /// Journal position of the message.
+    pub position: u64,
     /// When the message first arrived, Unix milliseconds.
     pub arrival_ms: i64,
     /// Whether the message as a whole was rejected.
@@ -129,6 +192,34 @@ pub(super) enum SeqOwner<'w> {
     Any,
     /// This message.
     This,
-    /// This message, or a redelivery of it. Holds the replayed errors of the element.
-    Unsure(&'w [WantedError]),
+    /// This message, or a redelivery of it: another part of the element was replayed, and its `seq` did not tell.
+    Undecided,
+    /// This message, or a redelivery of it.
+    Unsure(UnsureElement<'w>),
+}
+
+/// An element whose `seq` was remembered for its own message or for a redelivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnsureElement<'w> {
+    /// The replayed errors of the element.
+    pub items: &'w [WantedError],
+    /// The element, if a part of it is replayed.
+    pub divided: Option<ElementPlace>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_bound_the_oldest_are_forgotten() {
+        let mut elements = DividedElements::default();
+        let forgotten = (0..=MAX_DIVIDED as u64).filter(|&position| elements.insert((position, 3), position % 2 == 0));
+        assert_eq!(forgotten.count(), 1);
+        assert_eq!([0, 1, 2].map(|position| elements.get((position, 3))), [None, Some(false), Some(true)]);
+        assert_eq!(elements.get((1, 2)), None);
+        let mut bytes = Vec::new();
+        elements.encode(&mut bytes);
+        assert_eq!(DividedElements::decode(&mut FieldReader::new(&bytes)), Ok(elements));
+    }
 }

@@ -14,8 +14,8 @@ use crate::core::record::PublishRecord;
 use crate::core::validate;
 use crate::defects::{self, Defect};
 
-/// Topics of a device whose last retained message is remembered.
-const MAX_TOPICS: usize = 8;
+/// Topics of a device whose last retained message is remembered. They take 1 KiB.
+const MAX_TOPICS: usize = 64;
 
 /// The last retained message of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,33 +37,42 @@ impl RetainedDigest {
 pub(super) struct RetainedHistory {
     /// Number of messages that repeated what was retained.
     pub repeats: u64,
-    /// The last message of each topic, that of the last topic at the end.
-    recent: Vec<RetainedDigest>,
+    /// The last message of each topic.
+    topics: Vec<RetainedDigest>,
 }
 
 impl RetainedHistory {
-    fn remember(&mut self, message: RetainedDigest) {
-        self.forget(message.topic);
-        if self.recent.len() >= MAX_TOPICS {
-            self.recent.remove(0);
+    /// Remembers a message. Returns whether another topic was forgotten: one that the digest of the topic chooses. A bridge sends
+    /// what it holds in the same order each time. If the oldest topic gave way, one topic too many would let each be forgotten
+    /// just before it comes again.
+    fn remember(&mut self, message: RetainedDigest) -> bool {
+        if let Some(known) = self.topics.iter_mut().find(|known| known.topic == message.topic) {
+            *known = message;
+            return false;
         }
-        self.recent.reserve_exact(1);
-        self.recent.push(message);
+        if self.topics.len() >= MAX_TOPICS {
+            let chosen = message.topic as usize % MAX_TOPICS;
+            self.topics.get_mut(chosen).into_iter().for_each(|known| *known = message);
+            return true;
+        }
+        self.topics.reserve_exact(1);
+        self.topics.push(message);
+        false
     }
 
     fn forget(&mut self, topic: u64) {
-        self.recent.retain(|other| other.topic != topic);
+        self.topics.retain(|other| other.topic != topic);
     }
 
     fn has(&self, message: RetainedDigest) -> bool {
-        self.recent.contains(&message)
+        self.topics.contains(&message)
     }
 
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_u64(self.repeats, out);
-        put_u64(self.recent.len() as u64, out);
-        for RetainedDigest { topic, payload } in &self.recent {
+        put_u64(self.topics.len() as u64, out);
+        for RetainedDigest { topic, payload } in &self.topics {
             out.extend_from_slice(&topic.to_le_bytes());
             out.extend_from_slice(&payload.to_le_bytes());
         }
@@ -71,14 +80,14 @@ impl RetainedHistory {
 
     /// Reads the stored form.
     pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
-        let mut history = Self { repeats: reader.u64()?, recent: Vec::new() };
+        let mut history = Self { repeats: reader.u64()?, topics: Vec::new() };
         let count = reader.count()?;
         if count > MAX_TOPICS {
             return Err(DecodeError::Content("too many retained messages"));
         }
-        history.recent.reserve_exact(count);
+        history.topics.reserve_exact(count);
         for _ in 0..count {
-            history.recent.push(RetainedDigest { topic: reader.u64_le()?, payload: reader.u64_le()? });
+            history.topics.push(RetainedDigest { topic: reader.u64_le()?, payload: reader.u64_le()? });
         }
         Ok(history)
     }
@@ -106,7 +115,8 @@ impl Operator {
         self.totals.retained_repeats += 1;
         let history = self.devices[slot].retained.get_or_insert_default();
         history.repeats += 1;
-        history.remember(digest);
+        let forgotten = history.remember(digest);
+        self.totals.retained_topics_forgotten += u64::from(forgotten);
         true
     }
 
@@ -121,7 +131,10 @@ impl Operator {
         self.about_to_change(self.devices[slot].group);
         let digest = RetainedDigest::of(origin.publish);
         match (&mut self.devices[slot].retained, origin.publish.payload.is_empty()) {
-            (history, false) => history.get_or_insert_default().remember(digest),
+            (history, false) => {
+                let forgotten = history.get_or_insert_default().remember(digest);
+                self.totals.retained_topics_forgotten += u64::from(forgotten);
+            }
             (Some(history), true) => history.forget(digest.topic),
             (None, true) => {}
         }
@@ -153,13 +166,12 @@ mod tests {
         let mut history = RetainedHistory::default();
         let message = |topic, payload| RetainedDigest { topic, payload };
         for topic in 0..MAX_TOPICS as u64 {
-            history.remember(message(topic, 1));
+            assert!(!history.remember(message(topic, 1)));
         }
-        history.remember(message(0, 2));
-        assert!(history.has(message(1, 1)));
-        history.remember(message(100, 1));
+        assert!(!history.remember(message(0, 2)) && history.has(message(1, 1)));
+        assert!(history.remember(message(100, 1)));
         let known = |topic, payload| history.has(message(topic, payload));
-        assert_eq!([known(0, 1), known(0, 2), known(1, 1), known(100, 1)], [false, true, false, true]);
+        assert_eq!([known(0, 1), known(0, 2), known(36, 1), known(100, 1)], [false, true, false, true]);
         history.repeats = 300;
         let mut bytes = Vec::new();
         history.encode(&mut bytes);
@@ -169,5 +181,21 @@ mod tests {
         }
         history.forget(100);
         assert!(!history.has(message(100, 1)));
+    }
+
+    #[test]
+    fn one_topic_too_many_does_not_let_all_be_forgotten() {
+        let mut history = RetainedHistory::default();
+        let topic = |number: usize| xxh64(format!("site/{number}/telemetry").as_bytes(), 0);
+        let messages: Vec<_> =
+            (0..MAX_TOPICS + 8).map(|number| RetainedDigest { topic: topic(number), payload: 1 }).collect();
+        let mut known = 0;
+        for _ in 0..10 {
+            for message in &messages {
+                known += usize::from(history.has(*message));
+                history.remember(*message);
+            }
+        }
+        assert!(known > 5 * messages.len(), "{known} of {}", 9 * messages.len());
     }
 }

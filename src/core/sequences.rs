@@ -230,9 +230,10 @@ impl DeviceSequences {
 
     /// Numbers from this one on begin anew: a device restarted, or it uses numbers twice, some of them later.
     fn begin_anew_at(&mut self, place: CounterPlace, shared: &mut SharedSequences<'_>) {
+        let order = self.order(shared);
         self.seen.remove_above(place.position);
         self.change(shared, |memory| {
-            memory.recent.restart(None);
+            memory.recent.begin_anew(order);
             let history = memory.history.get_or_insert_default();
             history.restarts += 1;
             history.counter = place.counter;
@@ -378,12 +379,18 @@ impl DeviceSequences {
         place.counter.has_wrapped() && !follows() && element.is_dated() && self.find(element.entry()).is_some()
     }
 
-    /// Whether all readings are remembered that came under the number of `element`, and this one is not among them.
+    /// Whether it is certain enough that `element` is another reading than those that came under its number. Under the highest
+    /// number one of these must be remembered, under others all of them: what came before may be sent again.
     fn is_other(&self, element: &NumberedElement, position: u64, shared: &SharedSequences<'_>) -> bool {
-        let near = self.seen.top().is_some_and(|top| top.saturating_sub(position) < TOLD_APART);
+        let behind = self.seen.top().map_or(TOLD_APART, |top| top.saturating_sub(position));
         let order = self.order(shared);
-        let recent = || self.memory.as_ref().is_some_and(|memory| memory.recent.knows_all(element.seq, order));
-        near && (self.is_first(element.seq) || recent()) && self.find(element.entry()).is_none()
+        let recent = || {
+            let recent = self.memory.as_ref().map(|memory| &memory.recent);
+            recent.is_some_and(|recent| {
+                recent.knows(element.seq) && (behind == 0 || recent.knows_all(element.seq, order))
+            })
+        };
+        behind < TOLD_APART && (self.is_first(element.seq) || recent()) && self.find(element.entry()).is_none()
     }
 
     /// Whether the numbers since the last restart began with this one. Behind a wrap, numbers come again.

@@ -40,7 +40,8 @@ pub(super) struct SetBacks {
     pub leapt_ms: i64,
     /// Latest journal time before any such leap since the clock was last set back.
     before_leap_ms: i64,
-    /// How much the last gap between two batches counted against `state.device_ttl`, if it may have been a jump.
+    /// How much of the gaps between batches that may have been jumps counted against `state.device_ttl`, less what was taken
+    /// off again.
     gap_awake_ms: i64,
     /// Highest revision of any window that fired.
     pub highest_revision: u32,
@@ -112,7 +113,7 @@ impl SetBacks {
     #[inline]
     pub fn note_gap(&mut self, now_ms: i64, gap_ms: i64, awake_ms: i64) {
         if gap_ms >= GAP_MS {
-            self.gap_awake_ms = awake_ms;
+            self.gap_awake_ms = self.gap_awake_ms.saturating_add(awake_ms);
             if gap_ms >= LEAP_MS {
                 self.leapt_ms = now_ms;
                 self.before_leap_ms = self.before_leap_ms.max(now_ms.saturating_sub(gap_ms));
@@ -283,7 +284,8 @@ impl RightClock {
         let journal = &mut clocks.journal;
         // The clock that stands still while weir is down goes back by as much as the jump moved it.
         let back_ms = journal.now_ms.saturating_sub(self.now_ms);
-        let jumped_ms = std::mem::take(&mut clocks.set_backs.gap_awake_ms);
+        let jumped_ms = clocks.set_backs.gap_awake_ms.min(back_ms);
+        clocks.set_backs.gap_awake_ms -= jumped_ms;
         journal.paused_ms = journal.paused_ms.saturating_sub(back_ms).saturating_add(jumped_ms);
         journal.now_ms = self.now_ms;
         journal.listening_since_ms = self.now_ms;

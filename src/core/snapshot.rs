@@ -21,7 +21,7 @@ use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
 use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
-use crate::core::replayed::ReplayedSet;
+use crate::core::replayed::{DividedElements, ReplayedSet};
 use crate::core::set_back::SetBacks;
 use crate::core::settings::Settings;
 use crate::core::totals::Totals;
@@ -54,7 +54,7 @@ const TAG_RETAINED_REPEATS: u8 = 1;
 const TAG_SEQUENCE_COUNTS: u8 = 2;
 /// Counts of absent values, arrival times and cleared topics.
 const TAG_ODD_TOTALS: u8 = 3;
-/// Times when the clock of the box was set back.
+/// Times when the clock of the machine was set back.
 const TAG_SET_BACKS: u8 = 4;
 /// Number of window sizes that were dropped before their time.
 const TAG_SIZES_DROPPED: u8 = 8;
@@ -62,6 +62,8 @@ const TAG_SIZES_DROPPED: u8 = 8;
 const TAG_BACKLOGS: u8 = 9;
 /// What the errors log holds of errors without a known device, and the number of errors that were not stored.
 const TAG_ERROR_SHARE: u8 = 11;
+/// Elements of which a part was replayed.
+const TAG_DIVIDED_ELEMENTS: u8 = 12;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,8 +181,9 @@ impl Operator {
             put_u64(count, &mut out);
         }
         put_field(TAG_SEQUENCE_COUNTS, &mut out, |out| encode_sequence_counts(&self.totals, out));
-        if self.totals.retained_repeats > 0 {
-            put_field(TAG_RETAINED_REPEATS, &mut out, |out| put_u64(self.totals.retained_repeats, out));
+        let retained = [self.totals.retained_repeats, self.totals.retained_topics_forgotten];
+        if retained != [0; 2] {
+            put_field(TAG_RETAINED_REPEATS, &mut out, |out| retained.into_iter().for_each(|count| put_u64(count, out)));
         }
         let Totals { windows_backlog, backlog_windows_forced, fired_runs_merged, .. } = self.totals;
         let counts = [windows_backlog, backlog_windows_forced, fired_runs_merged];
@@ -194,6 +197,12 @@ impl Operator {
             put_field(TAG_ERROR_SHARE, &mut out, |out| {
                 self.unknown_error_share.encode(out);
                 put_u64(self.totals.errors_not_stored, out);
+            });
+        }
+        if !self.replays.divided.is_empty() {
+            put_field(TAG_DIVIDED_ELEMENTS, &mut out, |out| {
+                put_u64(self.totals.replay_elements_forgotten, out);
+                self.replays.divided.encode(out);
             });
         }
         put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
@@ -273,8 +282,14 @@ impl Operator {
                 self.totals.errors_not_stored = field.u64()?;
                 Ok(())
             }
+            TAG_DIVIDED_ELEMENTS => {
+                self.totals.replay_elements_forgotten = field.u64()?;
+                self.replays.divided = DividedElements::decode(field)?;
+                Ok(())
+            }
             TAG_RETAINED_REPEATS => {
                 self.totals.retained_repeats = field.u64()?;
+                self.totals.retained_topics_forgotten = field.u64()?;
                 Ok(())
             }
             TAG_ODD_TOTALS => {
@@ -372,6 +387,8 @@ fn encode_totals(totals: &Totals, out: &mut Vec<u8>) {
         arrival_times: _,
         topics_cleared: _,
         retained_repeats: _,
+        retained_topics_forgotten: _,
+        replay_elements_forgotten: _,
         windows_backlog: _,
         backlog_windows_forced: _,
         fired_runs_merged: _,

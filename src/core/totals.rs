@@ -50,8 +50,12 @@ pub struct Totals {
     pub topics_cleared: u64,
     /// Merges of two ranges of replayed errors, because there were too many ranges.
     pub replay_ranges_merged: u64,
+    /// Elements of which a part was replayed, and that were forgotten because there were too many.
+    pub replay_elements_forgotten: u64,
     /// Messages that repeated what was retained on their topic. Their readings are not received again.
     pub retained_repeats: u64,
+    /// Topics whose retained message was forgotten because its device has too many.
+    pub retained_topics_forgotten: u64,
     /// Errors that were counted and not stored, because their device had filled its share of the errors log.
     pub errors_not_stored: u64,
     /// Window sizes of earlier settings that a device dropped before their time, because it had too many of them.

@@ -13,6 +13,9 @@ pub struct HealthCheck {
     pub ok: bool,
     /// What was found. Where the check failed, also what to do.
     pub message: String,
+    /// Whether the message is told although the check passed.
+    #[serde(skip)]
+    pub warns: bool,
 }
 
 /// Numbers of the MQTT server.

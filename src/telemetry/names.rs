@@ -144,9 +144,11 @@ metrics! {
     SEQUENCE_RANGES_MERGED Counter "weir_sequence_ranges_merged_total" "Merges of sequence ranges beyond 256 per device since the journal began.";
     WINDOW_SIZES_DROPPED Counter "weir_window_sizes_dropped_total" "Window sizes of earlier settings that a device dropped before their time, because it had eight others, since the journal began.";
     RETAINED_REPEATS Counter "weir_retained_repeats_total" "Messages that repeated what was retained on their topic soon after a CONNECT, and are no readings, since the journal began.";
+    RETAINED_TOPICS_FORGOTTEN Counter "weir_retained_topics_forgotten_total" "Topics beyond 64 of one device whose retained message was forgotten since the journal began: the next repetition counts as readings.";
     ERRORS_NOT_STORED Counter "weir_errors_not_stored_total" "Errors that were counted and not stored, because their device had filled its share of the error log, since the journal began.";
     ERROR_REPLAYS Counter "weir_error_replays_total" "Stored errors processed again since the journal began.";
     ERROR_REPLAYS_IGNORED Counter "weir_error_replays_ignored_total" "Journal records that ask for a second replay of an error, and are ignored, since the journal began.";
+    ERROR_REPLAY_ELEMENTS_FORGOTTEN Counter "weir_error_replay_elements_forgotten_total" "Objects of which a part was replayed, beyond 4096 since the journal began: a later replay of another part may be taken for a duplicate.";
     ERROR_REPLAY_RANGES_MERGED Counter "weir_error_replay_ranges_merged_total" "Merges of ranges of replayed errors beyond 16384 since the journal began: errors between them cannot be replayed.";
     PIPELINE_POSITION Gauge "weir_pipeline_position" "Journal position of the pipeline.";
     PIPELINE_BACKLOG Gauge "weir_pipeline_backlog_records" "Synced journal records not yet processed.";

@@ -5,14 +5,22 @@ use std::collections::BTreeMap;
 use weir::core::output::WindowResult;
 use weir::core::settings::WatermarkScope;
 
-use super::campaign::tell;
-use super::ledger::{Expected, ExpectedAggregate, ExpectedRejections, MessageId, SimLedger, SimMessage, WindowBounds};
+use super::explain::tell_device;
+use super::ledger::{Expected, ExpectedAggregate, MessageId, SimLedger, WindowBounds};
 use super::outputs::{NewestWindows, Outputs, replay};
 use super::plan::SimPlan;
 use super::process::SimProcess;
 
 /// Checks a weir that has processed its journal. `at_end`: everything is acknowledged and all windows are closed.
 pub fn check(process: &SimProcess, plan: &SimPlan, ledger: &SimLedger, at_end: bool) -> Result<(), String> {
+    let judged = judge(process, plan, ledger, at_end);
+    if let (Err(_), Ok(device)) = (&judged, std::env::var("WEIR_SIM_DEVICE")) {
+        tell_device(&device, process, ledger)?;
+    }
+    judged
+}
+
+fn judge(process: &SimProcess, plan: &SimPlan, ledger: &SimLedger, at_end: bool) -> Result<(), String> {
     let settings = &plan.settings;
     let status = process.pipeline.status();
     if status.totals.unaccounted() != 0 {
@@ -84,26 +92,7 @@ fn compare(
     if tells_absences && let Some(key) = expected.late_without_window() {
         return Err(format!("readings in the window of {key:?} are late, and it has never fired"));
     }
-    compare_windows(&found, expected).inspect_err(|_| {
-        if let Ok(device) = std::env::var("WEIR_SIM_DEVICE") {
-            tell_messages(&device, ledger, &rejections);
-        }
-    })
-}
-
-/// Prints the messages of a device, and how their readings were rejected.
-fn tell_messages(device: &str, ledger: &SimLedger, rejections: &ExpectedRejections) {
-    for (id, message) in ledger.messages.iter().enumerate() {
-        let of_device = (0u32..).zip(&message.readings).filter(|(_, reading)| reading.device == device);
-        for (index, reading) in of_device {
-            let SimMessage { client, sent, acknowledged, lossy, payload, .. } = message;
-            let (reasons, text) = (rejections.get(&(id, index)), String::from_utf8_lossy(payload));
-            tell(&format!(
-                "message {id} of {client}, sent {sent} times, acknowledged: {acknowledged}, lossy: {lossy}: \
-                 {reading:?}, rejected: {reasons:?}: {text}"
-            ));
-        }
-    }
+    compare_windows(&found, expected)
 }
 
 /// Windows of one series do not overlap, and begin where one of their size does. Where the clock was set back, windows may come

@@ -19,6 +19,7 @@ mod decay;
 #[cfg(feature = "defects")]
 mod defects;
 mod device;
+mod explain;
 mod faults;
 mod kept;
 mod ledger;

@@ -102,6 +102,16 @@ fn read(log: &Log) -> Result<Vec<Vec<u8>>, String> {
     Ok(records)
 }
 
+/// First record, arrival time and "sets the clock back" of each batch of a log.
+pub fn batch_times(log: &Log) -> Result<Vec<(Lsn, i64, bool)>, String> {
+    let mut reader = log.reader(log.stats().first);
+    let mut times = Vec::new();
+    while let Some(batch) = reader.next_batch().map_err(|error| error.to_string())? {
+        times.push((batch.first(), batch.arrival_ms(), batch.sets_clock_back()));
+    }
+    Ok(times)
+}
+
 /// Results computed from the journal alone.
 #[derive(Debug)]
 pub struct SimReplay {

@@ -199,10 +199,14 @@ impl FoldedRuns {
 
     /// The reason of most readings; of several such reasons the one that is checked first.
     pub fn most_frequent(&self) -> Option<Reason> {
-        let count = |reason: Reason| -> u64 {
-            self.runs.iter().filter(|run| run.reason == reason).map(FoldedRun::readings).sum()
-        };
-        self.runs.iter().map(|run| run.reason).max_by_key(|&reason| (count(reason), std::cmp::Reverse(reason)))
+        let mut counts = [0_u64; Reason::COUNT];
+        for run in &self.runs {
+            if let Some(count) = counts.get_mut(run.reason as usize) {
+                *count += run.readings();
+            }
+        }
+        let reasons = Reason::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+        reasons.max_by_key(|&(reason, count)| (count, std::cmp::Reverse(reason))).map(|(reason, _)| reason)
     }
 
     /// The readings with their indexes, in the shorter of the two forms; without, where there are too many runs.
@@ -286,6 +290,18 @@ mod tests {
         assert_eq!(runs.with_indexes().unwrap().stored, [2, 2, 0, 14, 6, 0x21, 0x21, 0x21]);
         assert_eq!(runs.most_frequent(), Some(Reason::Malformed));
         assert_eq!(collect(&alternating[1..]).most_frequent(), Some(Reason::Late));
+    }
+
+    #[test]
+    fn many_runs_are_counted_in_one_pass() {
+        let reasons = [Reason::Late, Reason::Malformed];
+        let mut runs = FoldedRuns::default();
+        // A pass over all runs for each run would take hours.
+        (0..2_000_001).for_each(|index| runs.add(index, reasons[index as usize % 2], false));
+        assert_eq!(runs.most_frequent(), Some(Reason::Late));
+        runs.add(2_000_001, Reason::Malformed, false);
+        assert_eq!(runs.most_frequent(), Some(Reason::Malformed), "of equals the first");
+        assert_eq!(FoldedRuns::default().most_frequent(), None);
     }
 
     #[test]

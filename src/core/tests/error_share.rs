@@ -52,6 +52,39 @@ fn the_errors_of_a_message_are_stored_together() {
     assert_eq!(harness.not_stored("a"), 300);
 }
 
+/// Of two devices with a full share, in turns in one message, a minute after their last stored errors.
+#[test]
+fn each_device_of_a_message_is_decided_as_a_whole() {
+    let mut harness = harness();
+    for device in ["a", "b"] {
+        harness.wrong(T0, device, 300);
+    }
+    let element = |at: usize| format!(r#"{{"device_id":"{}","metric":"m","value":"bad"}}"#, ["a", "b"][at % 2]);
+    let payload = format!("[{}]", (0..40).map(element).collect::<Vec<_>>().join(","));
+    assert_eq!(harness.apply(T0 + 1_000, &[Input::on("any", payload.clone())]).len(), 0);
+    assert_eq!(harness.apply(T0 + 61_000, &[Input::on("any", payload.clone())]).len(), 40);
+    assert_eq!(harness.apply(T0 + 62_000, &[Input::on("any", payload)]).len(), 0);
+    assert_eq!((harness.not_stored("a"), harness.not_stored("b")), (40, 40));
+}
+
+/// More devices are over their share in one batch than are told of at once.
+#[test]
+fn each_device_over_its_share_is_told_of() {
+    let mut harness = harness();
+    let names: Vec<_> = (0..150).map(|number| format!("d{number:03}")).collect();
+    for name in &names {
+        harness.wrong(T0, name, 300);
+    }
+    let wrong: Vec<_> = names.iter().map(|name| Input::telemetry(name, r#"{"metric":"m","value":"bad"}"#)).collect();
+    let mut told = Vec::new();
+    for later in 1..4 {
+        harness.apply(T0 + later, &wrong);
+        told.push(harness.operator.take_over_share());
+    }
+    assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [100, 50, 0]);
+    told.concat().iter().zip(&names).for_each(|(told, name)| assert_eq!(told.as_deref(), Some(name.as_str())));
+}
+
 #[test]
 fn errors_without_a_device_have_a_share_of_their_own() {
     let mut harness = harness();

@@ -189,6 +189,8 @@ pub(super) struct Model {
     effects: Vec<String>,
     stored: Vec<ModelError>,
     replayed: BTreeSet<u64>,
+    /// Messages and elements of which a replayed reading may have been counted already.
+    undecided: BTreeSet<(u64, usize)>,
     /// Messages and elements of which a reading was replayed and found not to be counted already.
     resumed: BTreeSet<(u64, usize)>,
 }
@@ -211,6 +213,7 @@ impl Model {
             effects: Vec::new(),
             stored: Vec::new(),
             replayed: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             resumed: BTreeSet::new(),
         }
     }
@@ -459,6 +462,7 @@ impl Model {
         let mut objection = (redelivered && seq(&self.settings, element).is_none()).then_some("duplicate");
         let (now_ms, bits, by_numbers) =
             (self.arrival_ms, self.settings.sequence_bits, !self.settings.has_field_rules());
+        let mut numbered = true;
         if let Some(device) = self.devices.get_mut(element.device) {
             device.last_arrival_ms = self.arrival_ms;
             device.last_awake_ms = self.arrival_ms - self.paused_ms;
@@ -480,7 +484,16 @@ impl Model {
                         let duplicate = deduplicate_replayed_by_numbers(device, element, time_ms, valid, own);
                         duplicate.then_some("duplicate")
                     } else {
-                        deduplicate_replayed(device, element, time_ms, valid, own, now_ms, bits)
+                        let again = unseen && !own && self.undecided.contains(&origin);
+                        let same_boot =
+                            element.boot.is_none() || device.boot.is_none_or(|boot| Some(boot) == element.boot);
+                        numbered = same_boot && element.seq.is_some_and(|seq| seq <= bits.largest());
+                        if again && numbered {
+                            device.boot = element.boot.or(device.boot);
+                            Some("seq_repeated")
+                        } else {
+                            deduplicate_replayed(device, element, time_ms, valid, own, now_ms, bits)
+                        }
                     };
                 }
             }
@@ -489,9 +502,13 @@ impl Model {
         // The rejection of a replay is an error of its own: no other reading is rejected together with it.
         let origin = (self.lsn, number);
         if let Some((_, _, _, origin)) = delivery.replay
-            && objection.is_none()
+            && numbered
         {
-            self.resumed.insert(origin);
+            match objection {
+                None => drop(self.resumed.insert(origin)),
+                Some("seq_repeated") => drop(self.undecided.insert(origin)),
+                Some(_) => {}
+            }
         }
         let mut any = false;
         for (index, &(metric, value)) in (first_index..).zip(&element.readings) {

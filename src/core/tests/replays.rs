@@ -161,6 +161,68 @@ fn a_redelivery_that_was_counted_meanwhile_is_a_duplicate() {
     assert_eq!(bench.closed(), ["b/x@0#0=1.0", "b/y@0#0=2.0"]);
 }
 
+/// The error of another device or another element stands where that of an absent value would stand.
+#[test]
+fn errors_of_others_are_no_siblings() {
+    let absent = r#"{"device_id":"x","seq":2,"metrics":{"a":null,"b":1}}"#;
+    let other = r#"{"device_id":"y","metric":"t","value":1,"seq":1}"#;
+    let check = |messages: &[Input], again: &Input| {
+        let mut bench = OperatorHarness::new(allow(&["z"]));
+        bench.check(T0, messages, &["unknown_device y/t 0", &format!("unknown_device x/b {}", 3 - messages.len())]);
+        bench.reconfigure(Settings { store_duplicates: true, ..allow(&["x", "y"]) });
+        bench.apply(T0, &[again.clone().again()]);
+        let counted = bench.operator.totals().in_windows;
+        let replays = [0, 1].map(|seq| bench.replay(seq));
+        let rejected = bench.apply(T0, &replays);
+        let duplicates = rejected.iter().filter(|effect| super::brief(effect).starts_with("duplicate x/b")).count();
+        assert_eq!((duplicates, bench.operator.totals().in_windows), (1, 2), "{counted} before, {rejected:?}");
+    };
+    let message = Input::on("any", absent);
+    check(&[Input::on("any", other), message.clone()], &message);
+    check(&[Input::on("any", format!("[{other},{absent}]"))], &message);
+}
+
+#[test]
+fn a_part_of_an_element_is_known_after_a_restart() {
+    let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"n":null,"y":2}}}}"#);
+    let mut bench = OperatorHarness::new(allow(&["a"]));
+    bench.apply(T0, &[Input::telemetry("b", several)]);
+    bench.reconfigure(allow(&["b"]));
+    let replays = [0, 1].map(|seq| bench.replay(seq));
+    bench.check(T0, &replays[..1], &[]);
+    let header = bench.operator.begin_snapshot();
+    let mut groups = Vec::new();
+    while !bench.operator.snapshot_step(64, &mut groups) {}
+    let groups = groups.iter().map(|blob| (blob.group, blob.bytes.as_slice()));
+    bench.operator = Operator::restore(&header, groups).unwrap();
+    assert_eq!(bench.operator.begin_snapshot(), header);
+    bench.check(T0, &replays, &[]);
+    assert_eq!(bench.closed(), ["b/x@0#0=1.0", "b/y@0#0=2.0"]);
+}
+
+#[test]
+fn where_the_number_does_not_tell_no_part_of_an_element_is_dropped() {
+    let mut bench = OperatorHarness::new(allow(&["a"]));
+    let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#);
+    bench.apply(T0, &[Input::telemetry("b", several)]);
+    bench.reconfigure(Settings { store_duplicates: true, ..allow(&["b"]) });
+    // So many others came under these numbers that what came under 2 is forgotten.
+    let others: Vec<_> = (1..40).map(|seq| Input::telemetry("b", numbered(seq, seq as i64, 1.0))).collect();
+    for (at, other) in others.into_iter().enumerate() {
+        bench.apply(T0 + 30_000 * at as i64, &[other]);
+    }
+    let replays = [0, 1].map(|seq| bench.replay(seq));
+    bench.check(T0 + 1_200_000, &replays, &["seq_repeated b/x 0", "seq_repeated b/y 1"]);
+    let replays = [2, 3].map(|seq| bench.replay(seq));
+    let counted = bench.operator.totals().in_windows;
+    let rejected = bench.apply(T0 + 1_200_000, &replays);
+    assert!(rejected.iter().all(|effect| !super::brief(effect).starts_with("duplicate")), "{rejected:?}");
+    assert!(
+        rejected.iter().all(|effect| super::brief(effect).starts_with("late"))
+            || bench.operator.totals().in_windows == counted + 2
+    );
+}
+
 #[test]
 fn without_a_sequence_number_the_mqtt_identity_tells() {
     let mut bench = OperatorHarness::new(allow(&["a"]));

@@ -163,6 +163,37 @@ proptest! {
     }
 }
 
+/// A device without a clock that sleeps between its runs, and measures the same each time.
+#[test]
+fn a_device_without_a_clock_that_restarts_after_a_sleep_is_counted() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    let sample = |seq: u64| Input::telemetry("a", format!(r#"{{"metric":"m","value":7,"seq":{seq}}}"#));
+    for run in 0..5 {
+        for seq in 1..=3 {
+            bench.apply(T0 + run * 14_400_000 + seq as i64 * 1_000, &[sample(seq)]);
+        }
+        // What MQTT sends again says nothing of what was sent hours before.
+        bench.apply(T0 + run * 14_400_000 + 3_500, &[sample(3).again()]);
+        assert_eq!(bench.operator.totals().in_windows, 3 * (run as u64 + 1), "run {run}");
+    }
+}
+
+#[test]
+fn numbers_that_begin_anew_prove_nothing_of_the_ones_before() {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for number in [5, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] {
+        device.now_ms += 15_000;
+        assert_eq!(device.measure(number), (1, 0, 0), "{number}");
+    }
+    let first = device.sent[1].clone();
+    device.behind_ms = 600_000;
+    for number in 12..=14 {
+        device.now_ms += 15_000;
+        assert_eq!(device.measure(number), (1, 0, 0), "{number}");
+    }
+    assert_ne!(device.deliver(&first, false, false).0, 1);
+}
+
 /// Two readings came under each number, and weir has forgotten those of the first numbers. Whatever is sent again, nothing
 /// counts twice.
 fn check_shared(again: &[usize], expected: &[(u64, u64, u64)]) {

@@ -212,6 +212,8 @@ fn jumps_of_the_clock_forget_no_device() {
     bench.apply(T0, &[untimed("a", 1.0)]);
     for _ in 0..20 {
         bench.apply(T0 + YEARS_MS, &[Input::Tick]);
+        bench.apply(T0 + YEARS_MS + 61_000, &[Input::Tick]);
+        bench.apply_set_back(T0 + HOUR_MS, &[Input::Tick]);
         bench.apply_set_back(T0, &[Input::Tick]);
     }
     assert_eq!((bench.operator.sizes().devices, bench.operator.totals().devices_expired), (1, 0));
@@ -370,6 +372,8 @@ fn a_device_without_a_clock_that_begins_anew_after_a_wrong_time_is_counted() {
     // The reading is as old as it seems: after this time, the same content without a time is another reading.
     bench.apply(T0 + 4 * HOUR_MS, &[sample(1)]);
     assert_eq!(bench.operator.totals().in_windows, 4);
+    bench.apply(T0 + 4 * HOUR_MS + 1_000, &[sample(2), sample(3)]);
+    assert_eq!(bench.operator.totals().in_windows, 6);
 }
 
 #[derive(Debug, Clone)]

@@ -112,11 +112,13 @@ fn totals(totals: &Totals) {
     counter!(names::SEQUENCE_INVALID).absolute(totals.sequence_invalid);
     counter!(names::WINDOW_SIZES_DROPPED).absolute(totals.window_sizes_dropped);
     counter!(names::RETAINED_REPEATS).absolute(totals.retained_repeats);
+    counter!(names::RETAINED_TOPICS_FORGOTTEN).absolute(totals.retained_topics_forgotten);
     counter!(names::ERRORS_NOT_STORED).absolute(totals.errors_not_stored);
     counter!(names::DEVICES_EXPIRED).absolute(totals.devices_expired);
     counter!(names::DEVICES_FORGOTTEN).absolute(totals.devices_forgotten);
     counter!(names::ERROR_REPLAYS).absolute(totals.replays);
     counter!(names::ERROR_REPLAYS_IGNORED).absolute(totals.replays_ignored);
+    counter!(names::ERROR_REPLAY_ELEMENTS_FORGOTTEN).absolute(totals.replay_elements_forgotten);
     counter!(names::ERROR_REPLAY_RANGES_MERGED).absolute(totals.replay_ranges_merged);
 }
 

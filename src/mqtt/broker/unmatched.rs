@@ -16,7 +16,7 @@ use crate::sync::lock;
 /// Topics that are listed at most.
 const MAX_TOPICS: usize = 1_000;
 /// Bytes of the longest topic that is listed. With client identifiers of up to 256 bytes, all topics take less than 1 MiB.
-const MAX_TOPIC_BYTES: usize = 256;
+pub(crate) const MAX_TOPIC_BYTES: usize = 256;
 /// Time in which the weight of a topic without further publishes halves.
 const HALF_LIFE: Duration = Duration::from_secs(3_600);
 /// Weight of one publish. It is above 1 so that a topic with few publishes keeps its rank for some hours.
@@ -97,14 +97,14 @@ struct WeightedTopics {
 }
 
 impl UnmatchedTopics {
-    /// Notes publishes on a topic. Topics of more than 256 bytes are not listed.
-    pub fn note(&self, topic: &str, client_id: &Arc<str>, run: UnmatchedRun, now: Instant) {
-        if topic.len() > MAX_TOPIC_BYTES {
-            return;
-        }
-        if lock(&self.contents).note(topic, client_id, run, now) {
-            self.replaced.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Notes publishes of a client. Topics of more than 256 bytes are not listed.
+    pub fn note(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>, client_id: &Arc<str>, now: Instant) {
+        let mut contents = lock(&self.contents);
+        let replaced = runs
+            .filter(|(topic, _)| topic.len() <= MAX_TOPIC_BYTES)
+            .filter(|(topic, run)| contents.note(topic, client_id, *run, now))
+            .count();
+        self.replaced.fetch_add(replaced as u64, Ordering::Relaxed);
     }
 
     /// The topics in the order of their present weight, heaviest first.
@@ -189,6 +189,12 @@ mod tests {
         UnmatchedRun { count, ..UnmatchedRun::default() }
     }
 
+    impl UnmatchedTopics {
+        fn note_one(&self, topic: &str, client_id: &Arc<str>, run: UnmatchedRun, now: Instant) {
+            self.note(&mut std::iter::once((topic, run)), client_id, now);
+        }
+    }
+
     fn names(topics: &UnmatchedTopics, now: Instant) -> Vec<(String, u64)> {
         topics.list(now).iter().map(|topic| (topic.topic.to_string(), topic.count)).collect()
     }
@@ -197,13 +203,13 @@ mod tests {
     fn the_most_frequent_come_first_and_old_counts_fade() {
         let (topics, now) = (UnmatchedTopics::default(), Instant::now());
         let client: Arc<str> = "c".into();
-        topics.note("a", &client, run(3), now);
-        topics.note("b", &client, run(1), now);
-        topics.note("b", &client, run(1), now);
+        topics.note_one("a", &client, run(3), now);
+        topics.note_one("b", &client, run(1), now);
+        topics.note_one("b", &client, run(1), now);
         assert_eq!(names(&topics, now), [("a".into(), 3), ("b".into(), 2)]);
         let later = now + HALF_LIFE;
-        topics.note("b", &client, UnmatchedRun { looks_like_readings: true, ..run(1) }, later);
-        topics.note("b", &"d".into(), run(1), later);
+        topics.note_one("b", &client, UnmatchedRun { looks_like_readings: true, ..run(1) }, later);
+        topics.note_one("b", &"d".into(), run(1), later);
         assert_eq!(names(&topics, later), [("b".into(), 4), ("a".into(), 3)]);
         let newest = &topics.list(later)[0];
         assert_eq!((&*newest.client_id, newest.last_seen, newest.last.looks_like_readings), ("d", later, true));
@@ -215,11 +221,11 @@ mod tests {
     fn a_flood_of_topics_does_not_push_out_a_frequent_one() {
         let (topics, now) = (UnmatchedTopics::default(), Instant::now());
         let client: Arc<str> = "c".into();
-        topics.note("rare", &client, run(1), now);
+        topics.note_one("rare", &client, run(1), now);
         for index in 0..5 * MAX_TOPICS {
-            topics.note(&format!("flood/{index}"), &client, run(1), now);
+            topics.note_one(&format!("flood/{index}"), &client, run(1), now);
             if index % 100 == 0 {
-                topics.note("frequent", &client, run(1), now);
+                topics.note_one("frequent", &client, run(1), now);
             }
         }
         let listed = names(&topics, now);
@@ -235,7 +241,7 @@ mod tests {
     #[test]
     fn long_topics_are_not_listed() {
         let topics = UnmatchedTopics::default();
-        topics.note(&"x".repeat(MAX_TOPIC_BYTES + 1), &"c".into(), run(1), Instant::now());
+        topics.note_one(&"x".repeat(MAX_TOPIC_BYTES + 1), &"c".into(), run(1), Instant::now());
         assert_eq!(topics.counts(), (0, 0));
     }
 }

@@ -22,6 +22,7 @@ mod sending;
 mod session_context;
 mod thread_buffers;
 mod topic_cache;
+mod unmatched_counts;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -214,12 +214,13 @@ impl Protocol {
     pub fn begin_read(&mut self, now: Instant) {
         self.heard(now);
         self.may_repeat = now < self.may_repeat_until;
+        self.topic.unmatched.begin_read(now);
         self.begin_append();
     }
 
-    /// Notes publishes of this read on a topic that is no ingest topic.
+    /// Notes the publishes of this read on topics that are no ingest topics.
     pub fn end_read(&mut self, context: &impl ProtocolContext) {
-        self.topic.note_unmatched(context);
+        self.topic.unmatched.note(context);
     }
 
     /// Begins a new append. Its first publish record states its origin (client, topic, own device, user): a record can refer
@@ -364,7 +365,7 @@ impl Protocol {
             self.journal(&publish, is_repeat, records);
         } else {
             self.received.unmatched += u64::from(!self.topic.subscribers);
-            self.topic.count_unmatched(publish.payload);
+            self.topic.count_unmatched(publish.payload, context);
         }
         if !self.topic.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);

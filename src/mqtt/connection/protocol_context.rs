@@ -22,8 +22,8 @@ pub(crate) trait ProtocolContext {
     /// Reports that a publish on `topic` was denied. The protocol calls this once, as long as the topic and the
     /// decision stay the same.
     fn note_denied(&self, topic: &str);
-    /// Notes publishes on `topic`, which is no ingest topic.
-    fn note_unmatched(&self, topic: &str, run: UnmatchedRun);
+    /// Notes publishes on topics that are no ingest topics.
+    fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>);
     /// Whether `topic` has no more levels than `mqtt.max_topic_levels` allows.
     fn allows_levels(&self, topic: &str) -> bool;
     /// Version of the subscriptions and access rules. It changes whenever an answer of `has_subscribers` or

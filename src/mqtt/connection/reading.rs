@@ -150,6 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
+        self.protocol.end_read(&context);
         if self.blocked.is_none() {
             // Publishes before a packet that ends the connection are journaled all the same.
             *records = self.append(waker, std::mem::take(records), None, now)?;
@@ -159,8 +161,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pace.took_messages(counted, now);
         }
         self.partial.extend_from_slice(&bytes[taken..]);
-        let context = SessionContext { shared: &self.shared, session: &self.session, id: self.id, login: &self.login };
-        self.protocol.end_read(&context);
         self.shared.meters.received(&self.protocol.take_received());
         ended
     }

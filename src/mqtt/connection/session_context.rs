@@ -50,8 +50,8 @@ impl ProtocolContext for SessionContext<'_> {
     fn note_denied(&self, topic: &str) {
         audit::record(AuditEvent::PublishDenied, &self.who(), topic, "");
     }
-    fn note_unmatched(&self, topic: &str, run: UnmatchedRun) {
-        self.shared.unmatched.note(topic, &self.session.client_id, run, self.shared.now());
+    fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>) {
+        self.shared.unmatched.note(runs, &self.session.client_id, self.shared.now());
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {

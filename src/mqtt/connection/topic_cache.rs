@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
 use super::protocol_context::ProtocolContext;
 use super::publish_decision::PublishDecision;
+use super::unmatched_counts::UnmatchedCounts;
 use crate::config::OnDeniedPublish;
-use crate::mqtt::broker::unmatched::UnmatchedRun;
 use crate::mqtt::wire::close::CloseReason;
 use crate::mqtt::wire::topic;
 
@@ -38,10 +35,10 @@ pub(crate) struct TopicCache {
     pub own_device: Option<Arc<str>>,
     /// Whether the topic has a subscriber.
     pub subscribers: bool,
-    /// Publishes on the topic that are not noted yet, where it is no ingest topic.
-    unmatched: UnmatchedRun,
-    /// Whether a payload on the topic was looked at.
-    looked_at: bool,
+    /// Publishes on topics that are no ingest topics.
+    pub unmatched: UnmatchedCounts,
+    /// Place of the topic in `unmatched`, if it is no ingest topic.
+    unmatched_place: Option<usize>,
     /// Whether the last publish record of the current append has this topic and `own_device`. The next record can then
     /// leave them out.
     pub encoded: bool,
@@ -71,11 +68,10 @@ impl TopicCache {
             if !topic::is_valid_name(name) || !context.allows_levels(name) {
                 return Err(CloseReason::TopicName);
             }
-            self.note_unmatched(context);
             self.topic.clear();
             self.topic.push_str(name);
-            (self.unmatched, self.looked_at) = (UnmatchedRun::default(), false);
             self.ingest = context.is_ingest(name);
+            self.unmatched_place = None;
             self.refused = None;
             self.encoded = false;
         }
@@ -105,79 +101,19 @@ impl TopicCache {
         Ok(())
     }
 
-    /// Counts a publish on the topic, which is no ingest topic. Topics that begin with `$` are not meant for readings.
+    /// Counts a publish on the topic, which is no ingest topic.
     #[inline]
-    pub fn count_unmatched(&mut self, payload: &[u8]) {
-        if self.topic.starts_with('$') {
-            return;
+    pub fn count_unmatched(&mut self, payload: &[u8], context: &impl ProtocolContext) {
+        if self.unmatched_place.is_none() {
+            self.unmatched_place = self.unmatched.place(&self.topic, context);
         }
-        self.unmatched.count += 1;
-        self.unmatched.payload_bytes = payload.len();
-        if !self.looked_at {
-            self.looked_at = true;
-            self.unmatched.looks_like_readings = looks_like_readings(payload);
-        }
-    }
-
-    /// Notes the publishes that were counted since the last call.
-    #[inline]
-    pub fn note_unmatched(&mut self, context: &impl ProtocolContext) {
-        if self.unmatched.count > 0 {
-            let run = UnmatchedRun { has_subscribers: self.subscribers, ..self.unmatched };
-            context.note_unmatched(&self.topic, run);
-            self.unmatched.count = 0;
+        if let Some(place) = self.unmatched_place {
+            self.unmatched.count(place, payload, self.subscribers);
         }
     }
 
     /// Name of the current topic.
     pub fn topic(&self) -> &str {
         &self.topic
-    }
-}
-
-/// Payloads of more bytes are not looked at.
-const LOOKED_AT_BYTES: usize = 4_096;
-
-/// The fields that a reading has.
-#[derive(Deserialize)]
-struct ReadingFields {
-    metric: Option<IgnoredAny>,
-    value: Option<IgnoredAny>,
-    metrics: Option<IgnoredAny>,
-}
-
-impl ReadingFields {
-    fn are_complete(&self) -> bool {
-        self.metrics.is_some() || self.metric.is_some() && self.value.is_some()
-    }
-}
-
-/// Whether the payload is a reading, or a list that begins with one.
-fn looks_like_readings(payload: &[u8]) -> bool {
-    let is_json = matches!(payload.trim_ascii_start().first(), Some(b'{' | b'['));
-    if !is_json || payload.len() > LOOKED_AT_BYTES {
-        return false;
-    }
-    let single = || serde_json::from_slice::<ReadingFields>(payload).is_ok_and(|fields| fields.are_complete());
-    let many = || serde_json::from_slice::<Vec<ReadingFields>>(payload).ok();
-    single() || many().is_some_and(|all| all.first().is_some_and(ReadingFields::are_complete))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readings_are_known_by_their_fields() {
-        for payload in
-            [r#"{"metric":"t","value":1}"#, r#" {"metrics":{"t":1},"x":[]}"#, r#"[{"metric":"t","value":1},{}]"#]
-        {
-            assert!(looks_like_readings(payload.as_bytes()), "{payload}");
-        }
-        let long = format!(r#"{{"metrics":{{}},"x":"{}"}}"#, "x".repeat(LOOKED_AT_BYTES));
-        for payload in ["", "21.5", "[]", "{}", r#"{"metric":"t"}"#, r#"{"value":1}"#, "{\"metrics\":", &long, "\u{7}{"]
-        {
-            assert!(!looks_like_readings(payload.as_bytes()), "{payload}");
-        }
     }
 }

@@ -1,11 +1,13 @@
 //! The clock of the machine is wrong and is set right, under the real program.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::WEIR;
 use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
-use weir_test_kit::shim::Shim;
+use weir_test_kit::shim::{Calls, Shim};
 use weir_test_kit::wait::{now_ms, wait_for};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -130,6 +132,55 @@ fn what_a_clock_in_1970_rejected_is_replayed() {
     assert_eq!(windows(&weir, "early", 1)[0]["sum"], 7.0);
 }
 
+/// Waits for an answer of `/readyz` with this status and text.
+fn wait_answer(weir: &Weir, status: u16, text: &str) {
+    wait_for(text, || {
+        let answer = weir.get("/readyz");
+        (answer.status == status && answer.text().contains(text)).then_some(())
+    });
+}
+
+fn steps(weir: &Weir) -> [f64; 2] {
+    ["forward", "back"].map(|way| weir.metric(&format!("weir_clock_steps_total{{direction=\"{way}\"}}")))
+}
+
+#[test]
+fn a_clock_that_is_behind_within_the_tolerance_is_told_and_costs_nothing() {
+    let (weir, shim) = with_clock(0);
+    assert_eq!(steps(&weir), [0.0, 0.0]);
+    publish(&weir, "before", r#"{"metric":"t","value":1}"#);
+    windows(&weir, "before", 1);
+    shim.set_clock_offset_ms(-50_000);
+    wait_answer(&weir, 200, "behind the newest record of the journal: the time of arrivals stands still");
+    wait_for("the step is counted", || (steps(&weir) == [0.0, 1.0]).then_some(()));
+    wait_for("it is shown", || (weir.metric("weir_clock_journal_ahead_seconds") > 1.0).then_some(()));
+    publish(&weir, "behind", r#"{"metric":"t","value":2}"#);
+    wait_for("the reading counts", || (weir.metric("weir_readings_accepted_total") == 2.0).then_some(()));
+    shim.set_clock_offset_ms(0);
+    wait_for("the step is counted", || (steps(&weir) == [1.0, 1.0]).then_some(()));
+    wait_answer(&weir, 200, r#"{"status":"ok"}"#);
+    assert!(weir.json("/api/v1/status")["clock"]["set_back_to"].is_null());
+    right_readings_count(&weir);
+    assert_eq!(windows(&weir, "behind", 1)[0]["sum"], 2.0);
+    assert!(weir.list("errors", "").is_empty());
+}
+
+#[test]
+fn weir_is_not_ready_while_the_disk_does_not_take_the_record_that_sets_time_back() {
+    let (weir, mut shim) = with_clock(3 * HOUR_MS);
+    publish(&weir, "boot", r#"{"metric":"t","value":1}"#);
+    windows(&weir, "boot", 1);
+    let writes = shim.rule(Calls::Write, "data/journal/");
+    shim.delay(writes, Duration::from_secs(600));
+    shim.set_clock_offset_ms(0);
+    wait_answer(&weir, 503, "the record that sets journal time back is not written yet");
+    shim.delay(writes, Duration::ZERO);
+    wait_for("journal time follows", || weir.json("/api/v1/status")["clock"]["set_back_to"].as_i64());
+    wait_answer(&weir, 200, r#"{"status":"ok"}"#);
+    assert_eq!(steps(&weir), [0.0, 1.0]);
+    right_readings_count(&weir);
+}
+
 /// A weir that waits for its clock for `wait`, of which the kernel says `synchronized`. It does not run.
 fn waiting(wait: &str, synchronized: Option<bool>) -> (Weir, Shim) {
     let mut weir = WEIR.prepare(&[("node.wait_for_clock", wait)]);
@@ -141,7 +192,7 @@ fn waiting(wait: &str, synchronized: Option<bool>) -> (Weir, Shim) {
     (weir, shim)
 }
 
-/// What `/readyz` and the status say of the clock; weir is ready.
+/// What the status says of the clock; weir is ready.
 fn clock_check(weir: &Weir) -> String {
     let checks = weir.json("/api/v1/status")["checks"].clone();
     let clock = checks.as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "clock"));

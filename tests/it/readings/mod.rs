@@ -1,6 +1,8 @@
 //! From readings to windows and errors.
 
 mod absent;
+mod ahead;
+mod backlog;
 mod clocks;
 mod error_share;
 mod field;

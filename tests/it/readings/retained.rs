@@ -1,8 +1,11 @@
 //! Readings with the RETAIN flag: what is retained and comes again is state, and no reading.
 
+use std::time::Duration;
+
 use crate::WEIR;
 use weir_test_kit::mqtt::{MqttVersion, TestClient, TestConnect, TestMessage};
 use weir_test_kit::process::Weir;
+use weir_test_kit::shim::Shim;
 use weir_test_kit::wait::wait_for;
 
 const READING: &str = r#"{"metric":"t","value":21.5}"#;
@@ -76,4 +79,27 @@ fn it_is_no_reading_after_a_restart_and_after_a_crash() {
         retain(&mut TestClient::connect(weir.mqtt(), MqttVersion::V4, "esp"), topic, READING);
         expect(&weir, 1 + round, "esp", 1, round);
     }
+}
+
+/// A device that measures the same value as before has been connected for longer.
+#[test]
+fn ten_seconds_after_the_connect_it_is_a_reading() {
+    let mut weir = WEIR.prepare(&[]);
+    let shim = Shim::new(WEIR, &weir.path(""));
+    for (name, value) in shim.environment() {
+        weir.environment(name, value);
+    }
+    weir.restart();
+    let topic = "devices/esp/telemetry";
+    retain(&mut TestClient::connect(weir.mqtt(), MqttVersion::V4, "esp"), topic, READING);
+    let mut device = TestClient::connect(weir.mqtt(), MqttVersion::V4, "esp");
+    retain(&mut device, topic, READING);
+    expect(&weir, 2, "esp", 1, 1);
+    shim.set_monotonic_offset(Duration::from_millis(10_001));
+    retain(&mut device, topic, READING);
+    expect(&weir, 3, "esp", 2, 1);
+    // A new connection begins anew.
+    retain(&mut TestClient::connect(weir.mqtt(), MqttVersion::V4, "esp"), topic, READING);
+    expect(&weir, 4, "esp", 2, 2);
+    assert_eq!(weir.metric_sum("weir_retained_repeats_total") as u64, 2);
 }

@@ -90,6 +90,47 @@ fn a_wrap_of_16_bits_is_no_restart() {
     weir.assert_accounted();
 }
 
+/// A counter of `bits` that is configured, and of whose messages more are lost around the wrap than `auto` takes for one. The
+/// last two before the wrap, the three behind it.
+fn check_configured_wrap(bits: u32) {
+    let of_bits = bits.to_string();
+    let mut weir = WEIR.start(&[FAST, &[("ingest.seq_bits", of_bits.as_str())]].concat());
+    let start = window_before(120);
+    let width = 1_u64 << bits;
+    let lost = width / 8;
+    let before: Vec<Value> = (1..=2).map(|n| reading(n, start + n as i64 * 1_000, width - lost - 3 + n)).collect();
+    let behind: Vec<Value> = (3..=5).map(|n| reading(n, start + n as i64 * 1_000, lost + n - 3)).collect();
+    let mut one = client(&weir, "one");
+    for reading in before.iter().chain(&behind) {
+        one.telemetry("a", &reading.to_string());
+    }
+    device(&mut weir, "a", 5);
+    weir.kill();
+    weir.restart();
+    // Sent again across the wrap. A number that the counter cannot have is none.
+    let mut two = client(&weir, "two");
+    two.telemetry("a", &json!([before[1], behind[0], behind[2]]).to_string());
+    two.telemetry("a", &reading(6, start + 6_000, width).to_string());
+    let device = device(&mut weir, "a", 9);
+    assert_eq!((&device["accepted"], &device["rejected"]), (&json!(6), &json!({"duplicate": 3})), "{device}");
+    let counts = ["sequence_wraps", "sequence_restarts", "sequence_missing", "sequence_invalid"];
+    assert_eq!(counts.map(|name| &device[name]), [&json!(1), &json!(0), &json!(2 * lost), &json!(1)], "{device}");
+    let (low, high) = (width - lost - 2, width + lost);
+    assert_eq!(device["sequence_ranges"], json!([[low, low + 1], [high, high + 2]]));
+    assert_eq!(counted(&weir, "a"), (6, 21));
+    weir.assert_accounted();
+}
+
+#[test]
+fn a_configured_counter_of_8_bits_wraps() {
+    check_configured_wrap(8);
+}
+
+#[test]
+fn a_configured_counter_of_32_bits_wraps() {
+    check_configured_wrap(32);
+}
+
 #[test]
 fn two_metrics_of_one_sample_share_a_number() {
     let mut weir = WEIR.start(FAST);
@@ -105,7 +146,11 @@ fn two_metrics_of_one_sample_share_a_number() {
     let device = device(&mut weir, "a", 4);
     assert_eq!((&device["accepted"], &device["rejected"]), (&json!(2), &json!({"duplicate": 2})));
     assert_eq!(device["sequence_restarts"], 0);
-    assert_eq!(weir.list("windows", "&device=a").len(), 2);
+    let mut windows = weir.list("windows", "&device=a&revisions=all");
+    windows.sort_by_key(|window| window["metric"].to_string());
+    let shown = windows.iter().map(|window| (&window["metric"], &window["count"], &window["sum"]));
+    let expected = [json!(["humidity", 1, 40.0]), json!(["temperature", 1, 21.5])];
+    assert_eq!(shown.map(|window| json!(window)).collect::<Vec<_>>(), expected);
     weir.assert_accounted();
 }
 

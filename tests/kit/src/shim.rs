@@ -17,7 +17,8 @@ const PATH_BYTES: usize = 64;
 const RULE_BYTES: u64 = PATH_BYTES as u64 + 8 * 8;
 const CLOCK_OFFSET_AT: u64 = 8;
 const CLOCK_STATE_AT: u64 = 16;
-const RULES_AT: u64 = 24;
+const MONOTONIC_OFFSET_AT: u64 = 24;
+const RULES_AT: u64 = 32;
 
 /// Numbers of the errors that disks return, and of the one for want of file descriptors.
 pub const EIO: u64 = 5;
@@ -75,6 +76,11 @@ impl Shim {
     /// Sets the offset of the program's wall clock in milliseconds.
     pub fn set_clock_offset_ms(&self, offset_ms: i64) {
         self.set(CLOCK_OFFSET_AT, (offset_ms * 1_000_000) as u64);
+    }
+
+    /// Lets time go on by this much on the program's monotonic clock. Deadlines of waiting threads are then that much later.
+    pub fn set_monotonic_offset(&self, offset: Duration) {
+        self.set(MONOTONIC_OFFSET_AT, offset.as_nanos() as u64);
     }
 
     /// Sets what the kernel seems to say on whether its clock is synchronised; `None`: it refuses to tell.

@@ -26,7 +26,7 @@ pub(super) enum ReplayRefusal {
     DeviceError,
     /// The error is a duplicate.
     Duplicate,
-    /// The error stands for so many readings, and does not say which.
+    /// The error stands for so many readings, and does not say which, because the errors log has no room for that.
     NotListed(u64),
     /// The error was replayed before.
     AlreadyReplayed,
@@ -98,8 +98,8 @@ impl ReplayRefusal {
                 format!("error {seq} is being replayed by another request; look for it in the windows, or ask again")
             }
             ReplayRefusal::NotListed(readings) => format!(
-                "error {seq} stands for {readings} readings of its message, too many to note which; let the device send \
-                 them again, in smaller messages"
+                "error {seq} stands for {readings} readings of its message, and there was no room to note which; let the \
+                 device send them again, in smaller messages that are not compressed"
             ),
             ReplayRefusal::PayloadCut { stored, whole } if *stored as u64 == *whole => format!(
                 "of error {seq} the client, the topic or the user is stored in part, and the journal no longer has the \

@@ -19,7 +19,7 @@ struct Stub {
     subscriptions: Vec<&'static str>,
     held: BTreeSet<u16>,
     retained: Option<(String, Vec<u8>)>,
-    unmatched: RefCell<Vec<(String, u64)>>,
+    unmatched: RefCell<Vec<Vec<(String, u64, bool)>>>,
     /// Decisions for single topics. Publishes on all other topics are allowed.
     decisions: Vec<(&'static str, PublishDecision)>,
     /// Number of changes of `decisions`.
@@ -50,8 +50,9 @@ impl ProtocolContext for Stub {
     fn has_subscribers(&self, topic: &str) -> bool {
         self.subscriptions.iter().any(|filter| topic::matches(filter, topic))
     }
-    fn note_unmatched(&self, topic: &str, run: UnmatchedRun) {
-        self.unmatched.borrow_mut().push((topic.to_owned(), run.count));
+    fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>) {
+        let runs = runs.map(|(topic, run)| (topic.to_owned(), run.count, run.looks_like_readings));
+        self.unmatched.borrow_mut().push(runs.collect());
     }
     fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
         self.retained == Some((topic.to_owned(), payload.to_owned()))
@@ -74,6 +75,15 @@ struct ProtocolCase {
 }
 
 impl ProtocolCase {
+    /// What was noted of publishes on other topics, a line each time.
+    fn noted(&self) -> Vec<String> {
+        let run = |(topic, count, readings): &(String, u64, bool)| {
+            format!("{topic} {count}{}", if *readings { " readings" } else { "" })
+        };
+        let noted = self.context.unmatched.borrow();
+        noted.iter().map(|runs| runs.iter().map(run).collect::<Vec<_>>().join(", ")).collect()
+    }
+
     fn new(version: ProtocolVersion) -> Self {
         Self::with(version, 10)
     }
@@ -312,10 +322,50 @@ fn publishes_on_other_topics_are_noted_once_per_read_and_topic() {
     case.protocol.end_read(&case.context);
     case.publish("x", 0, 0, "p").unwrap();
     case.protocol.end_read(&case.context);
-    let noted = case.context.unmatched.borrow().clone();
-    assert_eq!(noted, [("x", 2), ("y", 3), ("x", 1), ("x", 1)].map(|(topic, count)| (topic.to_owned(), count)));
+    assert_eq!(case.noted(), ["x 3, y 3", "x 1"]);
     // The state of a bridge is unmatched too, since nobody subscribes to it; it is not listed.
     assert_eq!(case.protocol.take_received().unmatched, 4);
+}
+
+#[test]
+fn a_client_with_many_topics_notes_them_together() {
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    case.protocol.begin_read(case.now);
+    for turn in 0..3 {
+        for topic in 0..20 {
+            case.publish(&format!("t/{topic}"), 0, 0, "p").unwrap_or_else(|close| panic!("{turn}: {close:?}"));
+        }
+    }
+    case.protocol.end_read(&case.context);
+    let noted = case.context.unmatched.borrow();
+    assert_eq!(noted.len(), 4, "60 publishes on 20 topics, 16 at a time");
+    assert_eq!(noted.iter().flatten().map(|(_, count, _)| count).sum::<u64>(), 60);
+    let long = ["x".repeat(256), "x".repeat(257)];
+    drop(noted);
+    long.iter().for_each(|topic| case.publish(topic, 0, 0, "p").unwrap());
+    case.protocol.end_read(&case.context);
+    assert_eq!(case.noted().last(), Some(&format!("{} 1", long[0])), "longer ones are not listed");
+}
+
+#[test]
+fn payloads_are_looked_at_now_and_then() {
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    let reading = r#"{"metric":"t","value":1}"#;
+    let mut read = |after_ms: u64, publishes: &[(&str, &str)]| {
+        case.protocol.begin_read(case.now + Duration::from_millis(after_ms));
+        publishes.iter().for_each(|(topic, payload)| case.publish(topic, 0, 0, payload).unwrap());
+        case.protocol.end_read(&case.context);
+        case.noted().pop().unwrap()
+    };
+    assert_eq!(read(0, &[("a", "1"), ("b", reading), ("a", reading)]), "a 2, b 1 readings");
+    assert_eq!(read(10, &[("a", reading), ("b", "1")]), "a 1, b 1 readings", "again in a second");
+    assert_eq!(read(1_010, &[("a", reading)]), "a 1 readings");
+    // Of more topics than are looked at in a second, the others are not.
+    let many: Vec<_> = (0..20).map(|topic| format!("m/{topic}")).collect();
+    let many: Vec<_> = many.iter().map(|topic| (topic.as_str(), reading)).collect();
+    let last = read(1_020, &many);
+    assert!(last.starts_with("m/14 1 readings, m/15 1, "), "the sixteenth and the seventeenth look: {last}");
+    assert_eq!(read(2_030, &many[..3]).matches("readings").count(), 3);
 }
 
 #[test]
