@@ -127,23 +127,6 @@ fn text_value<'m>(text: &'m str, settings: &Settings) -> Result<f64, ReadingProb
     }
 }
 
-/// Strings that devices and their libraries send where there is no value, in lower case. A sign may stand before them.
-const ABSENT_VALUES: [&str; 13] =
-    ["", "-", "nan", "inf", "infinity", "none", "null", "nil", "undefined", "unavailable", "unknown", "n/a", "na"];
-
-/// Whether the device says that there is no value: `null`, a bare word such as `NaN`, or a string that says so.
-pub(super) fn is_absent_value(token: &JsonToken<'_>) -> bool {
-    match token {
-        JsonToken::Null | JsonToken::BareWord => true,
-        JsonToken::Text(text) => {
-            let text = text.trim();
-            let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-            ABSENT_VALUES.iter().any(|absent| absent.eq_ignore_ascii_case(unsigned))
-        }
-        _ => false,
-    }
-}
-
 /// Texts of an `error` field that say that there is no error, in lower case.
 const NO_FAULTS: [&str; 14] = [
     "",
@@ -399,18 +382,6 @@ mod tests {
         assert_eq!(device_id_field(&JsonToken::BareWord), Ok(None));
         assert!(boot(&token("7.5")).is_err());
         assert!(boot(&token("[]")).is_err());
-    }
-
-    #[test]
-    fn values_that_are_absent() {
-        for text in
-            ["null", "\"\"", "\" \"", "\"NaN\"", "\"-inf\"", "\"Unavailable\"", "\"unknown\"", "\"N/A\"", "\"--\""]
-        {
-            assert!(is_absent_value(&token(text)), "{text}");
-        }
-        for text in ["0", "\"ON\"", "\"0\"", "\"nano\"", "[]", "{}", "true", ""] {
-            assert!(!is_absent_value(&token(text)), "{text}");
-        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod date_time;
 mod print;
 mod rfc3339;
 
+use crate::core::absent::is_absent_text;
 use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::settings::TimestampUnit;
 
@@ -90,14 +91,14 @@ pub(super) fn looks_like_time(token: &JsonToken<'_>) -> bool {
 }
 
 /// Whether a field says that the device does not know the time: it is absent, `null` or a bare word, 0 or -1 (what C prints
-/// for a time that is not known), an empty string, one of these numbers as a string, or a date of zeros.
+/// for a time that is not known), a string that says so, one of these numbers as a string, or a date of zeros.
 fn states_none(token: &JsonToken<'_>) -> bool {
     match token {
         JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => true,
         JsonToken::Number(number) => is_no_time(number.to_f64()),
         JsonToken::Text(text) => {
             let text = text.trim();
-            text.is_empty() || is_date_of_zeros(text) || text.parse().is_ok_and(is_no_time)
+            is_absent_text(text) || is_date_of_zeros(text) || text.parse().is_ok_and(is_no_time)
         }
         JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
     }

@@ -36,6 +36,8 @@ fn forms_with_a_zone_name_the_instant() {
         "Mon, 30 Nov 2026 07:00:00 GMT",
         "2026-11-30T07:00:00,5Z",
         "2026/11/30 07:00:00 UTC",
+        "2026-11-30 08:00:00 +0100 CET",
+        "Mon, 30 Nov 2026 08:00:00 +0100 (CET)",
     ];
     for (index, form) in forms.iter().enumerate() {
         check.telemetry(&format!("d{index}"), reading("timestamp", &json!(form)));
@@ -72,7 +74,7 @@ fn a_time_without_zone_needs_a_setting() {
 fn devices_without_a_clock_get_the_arrival() {
     let mut check = FieldCheck::start(&[]);
     let before = now_ms();
-    let none = [json!(0), json!(""), json!(-1), json!(null), json!("0"), json!("0000-00-00 00:00:00")];
+    let none = [json!(0), json!(""), json!(-1), json!(null), json!("0"), json!("0000-00-00 00:00:00"), json!("NaN")];
     for (index, time) in none.iter().enumerate() {
         check.telemetry(&format!("d{index}"), reading("timestamp", time));
     }
