@@ -34,8 +34,14 @@ impl fmt::Display for ForeignFormat {
             Self::Cbor => "CBOR",
             Self::MessagePack => "MessagePack",
             Self::Bson => "BSON",
-            Self::Protobuf => "Protocol Buffers, which Sparkplug B has too",
-            Self::Zstandard => "Zstandard; weir unpacks gzip and zlib",
+            Self::Protobuf => "Protocol Buffers (as in Sparkplug B)",
+            Self::Zstandard => {
+                return write!(
+                    f,
+                    "the payload looks like Zstandard, which weir does not unpack; compress it with gzip or zlib, or send \
+                     JSON such as {EXAMPLE}"
+                );
+            }
             Self::Xml => "XML",
             Self::LineProtocol => "the line protocol of InfluxDB",
             Self::Number => return write!(f, "the payload is a number alone; send it with its metric: {EXAMPLE}"),

@@ -65,7 +65,7 @@ impl MalformedMessage {
             _ if is_cut_word(text.get(at..end).unwrap_or_default()) => Self::CutOff(end + offset),
             b',' if what == NOTHING_MAY_FOLLOW && at + 1 == end => Self::TrailingComma(shown + 1),
             b'}' | b']' if before.ends_with(',') => Self::TrailingComma(shown),
-            b'\'' => Self::SingleQuotes(shown),
+            b'\'' if what != NOTHING_MAY_FOLLOW => Self::SingleQuotes(shown),
             b'{' | b'[' | b',' if what == NOTHING_MAY_FOLLOW => Self::SecondValue(shown),
             _ if what == EXPECTED_KEY && (next.is_ascii_alphabetic() || next == b'_') => Self::BareKey(shown),
             _ => Self::Syntax(JsonSyntaxError { what, at: shown }),
@@ -101,7 +101,7 @@ impl fmt::Display for MalformedMessage {
                  small?)"
             ),
             Self::TrailingComma(at) => {
-                write!(f, "the comma before byte {at} has nothing behind it; leave it out")
+                write!(f, "the comma before byte {at} has nothing after it; leave it out")
             }
             Self::SingleQuotes(at) => write!(f, "there are single quotes at byte {at}; send double quotes"),
             Self::BareKey(at) => write!(f, "the key at byte {at} has no quotes; put it in double quotes"),

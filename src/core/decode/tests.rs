@@ -136,8 +136,8 @@ fn the_advice_about_payloads_helps() {
     check_advice(br#"{"metric":"t","value":1,"x":nul"#, "ends after 31 bytes", GOOD);
     check_advice(br#"{"metric":"t","value":1.""#, "decimal point", GOOD);
     check_advice(br#"{"metric":"t","value":1."#, "ends after 24 bytes", GOOD);
-    check_advice(&[GOOD, b",\r\n"].concat(), "the comma before byte 25 has nothing behind it; leave it out", GOOD);
-    check_advice(br#"{"metric":"t","value":1,}"#, "the comma before byte 24 has nothing behind it; leave it out", GOOD);
+    check_advice(&[GOOD, b",\r\n"].concat(), "the comma before byte 25 has nothing after it; leave it out", GOOD);
+    check_advice(br#"{"metric":"t","value":1,}"#, "the comma before byte 24 has nothing after it; leave it out", GOOD);
     check_advice(br#"[{"metric":"t","value":1}, ]"#, "leave it out", br#"[{"metric":"t","value":1} ]"#);
     check_advice(b"{'metric': 't', 'value': 1}", "single quotes at byte 1; send double quotes", GOOD);
     check_advice(b"{\"metric\": 't', \"value\": 1}", "single quotes at byte 11", GOOD);
@@ -152,7 +152,9 @@ fn the_advice_about_payloads_helps() {
     check_advice(b"weather,room=a t=21.5 1732098765123", "line protocol of InfluxDB; send JSON", GOOD);
     check_advice(b"\xa1\x61t\xfb\x40\x35\x80\0\0\0\0\0", "CBOR; send JSON", GOOD);
     check_advice(b"\x81\xa1t\x01", "MessagePack; send JSON", GOOD);
-    check_advice(b"\x0a\x01t\x10\x01", "Protocol Buffers", GOOD);
+    check_advice(b"\x0a\x01t\x10\x01", "Protocol Buffers (as in Sparkplug B); send JSON", GOOD);
+    check_advice(b"\x28\xb5\x2f\xfd\x04", "Zstandard, which weir does not unpack; compress it with gzip", GOOD);
+    check_advice(&[GOOD, b"'"].concat(), "at byte 24: nothing may follow", GOOD);
     check_advice(b"\xff\xfe{\0}\0", "UTF-16; send JSON text in UTF-8", GOOD);
     check_advice(b"{\0\"\0a\0", "UTF-16", GOOD);
     check_advice(b"\0[\0{\0\"", "UTF-16", GOOD);

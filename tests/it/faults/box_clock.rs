@@ -1,5 +1,7 @@
 //! The clock of the machine is wrong and is set right, under the real program.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,7 +20,11 @@ const FAST: [(&str, &str); 3] =
 
 /// A weir whose clock the test sets.
 fn with_clock(offset_ms: i64) -> (Weir, Shim) {
-    let mut weir = WEIR.prepare(&FAST);
+    with_settings(offset_ms, &[])
+}
+
+fn with_settings(offset_ms: i64, settings: &[(&str, &str)]) -> (Weir, Shim) {
+    let mut weir = WEIR.prepare(&[&FAST, settings].concat());
     let shim = Shim::new(WEIR, &weir.path(""));
     for (name, value) in shim.environment() {
         weir.environment(name, value);
@@ -130,6 +136,36 @@ fn what_a_clock_in_1970_rejected_is_replayed() {
     let output = replay.output().expect("weir can be started");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(windows(&weir, "early", 1)[0]["sum"], 7.0);
+}
+
+/// Savepoints are deleted by their number alone, oldest in the journal first. A clock far ahead makes one due, and so does one that
+/// is set back.
+#[test]
+fn no_jump_of_the_clock_deletes_a_savepoint() {
+    let (mut weir, shim) = with_settings(0, &[("state.savepoints_kept", "8"), ("validate.max_age", "'off'")]);
+    let files = |weir: &Weir| -> BTreeSet<String> {
+        let entries = fs::read_dir(weir.data().join("savepoints")).expect("savepoints");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".weir")).collect()
+    };
+    publish(&weir, "a", r#"{"metric":"t","value":1}"#);
+    windows(&weir, "a", 1);
+    let created = weir.command(&["savepoint", "create"]).output().expect("weir can be started");
+    assert!(created.status.success(), "{created:?}");
+    for (round, offset_ms) in (2..).zip([4_000 * DAY_MS, 0, -4_000 * DAY_MS, 0]) {
+        let before = files(&weir);
+        shim.set_clock_offset_ms(offset_ms);
+        publish(&weir, "a", r#"{"metric":"t","value":1}"#);
+        wait_for("a savepoint is written", || (files(&weir).difference(&before).count() > 0).then_some(()));
+        wait_for("the reading counts", || (weir.json("/api/v1/devices/a")["accepted"] == round).then_some(()));
+        assert!(before.is_subset(&files(&weir)), "{before:?}");
+    }
+    // The newest in the journal is the one that rebuilds the state, whatever the clock showed.
+    weir.terminate();
+    fs::remove_dir_all(weir.data().join("state")).expect("the state can be removed");
+    weir.restart();
+    assert_eq!(weir.json("/api/v1/devices/a")["accepted"], 5);
+    weir.assert_accounted();
 }
 
 /// Waits for an answer of `/readyz` with this status and text.

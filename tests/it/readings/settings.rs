@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::WEIR;
+use weir_test_kit::http;
 use weir_test_kit::mqtt::{MqttVersion, TestClient};
 use weir_test_kit::process::Weir;
 use weir_test_kit::wait::{wait_for, window_before};
@@ -69,7 +70,8 @@ fn check_size(before: (&str, i64), after: (&str, i64), readings: i64, text: &str
     // Seven seconds into a minute.
     let start_ms = window_before(900) / 60_000 * 60_000 + 7_000;
     publish(&weir, start_ms, 0..50);
-    assert!(!checked(&weir).contains("changes with the next start"));
+    let told = checked(&weir);
+    assert!(!told.contains("changes with the next start"), "{told}");
     weir.configure(&settings(after.0, &[]));
     assert!(
         checked(&weir)
@@ -78,8 +80,10 @@ fn check_size(before: (&str, i64), after: (&str, i64), readings: i64, text: &str
     weir.terminate();
     weir.restart();
     assert!(weir.output().contains(&format!("a setting changes: window.size: {text}")), "{}", weir.output());
-    assert!(!checked(&weir).contains("changes with the next start"));
+    // The first client is served when the change is recorded.
     publish(&weir, start_ms, 50..75);
+    let told = checked(&weir);
+    assert!(!told.contains("changes with the next start"), "{told}");
     weir.kill();
     weir.restart();
     publish(&weir, start_ms, 75..readings);
@@ -121,4 +125,99 @@ fn other_settings_lose_nothing_either() {
         publish(&weir, start_ms, round * PER_MESSAGE..(round + 1) * PER_MESSAGE);
     }
     windows(&weir, start_ms, (changes.len() as i64 + 1) * PER_MESSAGE);
+}
+
+/// Configures weir, and kills it and starts it again.
+fn change(weir: &mut Weir, key: &str, more: &[(&str, &str)]) {
+    weir.configure(&settings("'5s'", more));
+    let told = checked(weir);
+    assert!(told.contains(&format!("changes with the next start: {key}: ")), "{told}");
+    weir.kill();
+    weir.restart();
+    assert!(weir.output().contains(&format!("a setting changes: {key}: ")), "{}", weir.output());
+}
+
+/// Checks that no window of the device was corrected.
+#[track_caller]
+fn fired_once(weir: &Weir, windows: &[(i64, i64)]) {
+    let revisions = weir.list("windows", "&device=d&revisions=all");
+    assert_eq!(revisions.len(), windows.len(), "{revisions:?}");
+}
+
+#[test]
+fn backlogs_are_turned_on_and_off() {
+    // Longer than a machine under load takes between two messages: the backlog ends with the change alone.
+    let patient = |backlog| [("window.backlog", backlog), ("window.idle_timeout", "'3s'")];
+    let mut weir = WEIR.start(&settings("'5s'", &patient("'off'")));
+    let start_ms = window_before(900);
+    publish(&weir, start_ms, 0..25);
+    change(&mut weir, "window.backlog", &patient("'on'"));
+    // Live data goes on after an absence, and what was stored in it follows.
+    publish(&weir, start_ms, 75..100);
+    publish(&weir, start_ms, 25..75);
+    windows(&weir, start_ms, 100);
+    // The windows of a backlog fire when backlogs are turned off.
+    publish(&weir, start_ms, 175..200);
+    publish(&weir, start_ms, 100..175);
+    change(&mut weir, "window.backlog", &patient("'off'"));
+    let all = windows(&weir, start_ms, 200);
+    fired_once(&weir, &all);
+    let marked = weir.list("windows", "&device=d").iter().filter(|window| window["backlog"] == true).count();
+    // Windows within the allowed lateness are live ones.
+    assert_eq!(marked, (10 - 2) + (15 - 2), "those of both backlogs say so");
+    publish(&weir, start_ms, 225..250);
+    weir.wait_closed();
+    let within = json!({"metric": "m", "value": 1, "timestamp": start_ms + 220_000});
+    TestClient::connect(weir.mqtt(), MqttVersion::V5, "d").telemetry("d", &within.to_string());
+    // Within the allowed lateness it counts, in a window of its own.
+    wait_for("the reading counts", || (weir.list("windows", "&device=d").len() == 46).then_some(()));
+    let late = json!({"metric": "m", "value": 1, "timestamp": start_ms + 200_000});
+    TestClient::connect(weir.mqtt(), MqttVersion::V5, "d").telemetry("d", &late.to_string());
+    wait_for("what is behind is late", || weir.list("errors", "&reason=late").first().cloned());
+    weir.assert_accounted();
+}
+
+#[test]
+fn a_shorter_idle_timeout_closes_what_is_open() {
+    let mut weir = WEIR.start(&settings("'5s'", &[("window.idle_timeout", "'10m'")]));
+    let start_ms = window_before(900);
+    publish(&weir, start_ms, 0..25);
+    wait_for("the last window stays open", || {
+        (weir.list("windows", "&device=d").len() == 4 && weir.metric("weir_windows_open") == 1.0).then_some(())
+    });
+    change(&mut weir, "window.idle_timeout", &[]);
+    windows(&weir, start_ms, 25);
+    publish(&weir, start_ms, 25..50);
+    let all = windows(&weir, start_ms, 50);
+    fired_once(&weir, &all);
+    weir.assert_accounted();
+}
+
+/// What is in a window stays in it.
+#[test]
+fn a_narrower_range_holds_for_what_arrives() {
+    let mut weir = WEIR.start(&settings("'5s'", &[("window.idle_timeout", "'10m'")]));
+    let start_ms = window_before(900);
+    let counted = |weir: &Weir| weir.json("/api/v1/devices/d")["accepted"].clone();
+    publish(&weir, start_ms, 0..25);
+    // The window of 20 to 24 is open at the change: 24 is beyond the range, and the window gets 24 again.
+    change(&mut weir, "validate.metrics", &[("validate.metrics.m.max", "23")]);
+    let more = json!([
+        {"metric": "m", "value": 23, "timestamp": start_ms + 24_000},
+        {"metric": "m", "value": 24, "timestamp": start_ms + 24_000},
+    ]);
+    TestClient::connect(weir.mqtt(), MqttVersion::V5, "d").telemetry("d", &more.to_string());
+    weir.wait_closed();
+    assert_eq!(counted(&weir), 26);
+    let errors = weir.list("errors", "&device=d");
+    assert!(errors.len() == 1 && errors[0]["reason"] == "value_out_of_range", "{errors:?}");
+    let windows = weir.list("windows", "&device=d");
+    let open = windows.iter().find(|window| window["window_start"] == start_ms + 20_000).expect("the window");
+    assert_eq!((&open["count"], &open["sum"], &open["max"]), (&json!(6), &json!(133.0), &json!(24.0)), "{open}");
+    // A wider one lets the error be counted.
+    change(&mut weir, "validate.metrics", &[("validate.metrics.m.max", "24"), ("window.allowed_lateness", "'10m'")]);
+    let path = format!("/api/v1/errors/{}/replay", errors[0]["seq"]);
+    wait_for("weir takes the replay", || (http::post(weir.http(), &path, "").status == 200).then_some(()));
+    wait_for("the reading counts", || (counted(&weir) == 27).then_some(()));
+    weir.assert_accounted();
 }
