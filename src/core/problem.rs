@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::decode::NOT_UTF8;
+use crate::core::json::NOT_UTF8;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
@@ -63,6 +63,9 @@ pub(super) enum ReadingProblem<'m> {
     InvalidTimestamp(&'m str),
     /// The timestamp is outside the years -9999 to 9999.
     TimestampOutOfRange(&'m str),
+    /// In the configured unit the timestamp is `time_ms`, which is rejected for `reason`; in the unit that its magnitude tells
+    /// it is right.
+    WrongUnit { text: &'m str, time_ms: i64, reason: Reason },
     /// The timestamp is a date or a time of day that does not exist.
     NoSuchTime(&'m str),
     /// The timestamp names no zone, and none is configured.
@@ -113,6 +116,7 @@ impl ReadingProblem<'_> {
             Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
                 Reason::TimestampInvalid
             }
+            Self::WrongUnit { reason, .. } => *reason,
             Self::InFuture { .. } => Reason::TimestampInFuture,
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
@@ -203,6 +207,13 @@ impl fmt::Display for ReadingProblem<'_> {
                 "the timestamp {} is outside the years -9999 to 9999; send Unix time in s, ms, us or ns, and set \
                  ingest.timestamp_unit to its unit",
                 Excerpt(text)
+            ),
+            Self::WrongUnit { text, time_ms, .. } => write!(
+                f,
+                "the timestamp {} is {} in the unit that ingest.timestamp_unit names; set it to auto, or to the unit that \
+                 devices send",
+                Excerpt(text),
+                Rfc3339(time_ms)
             ),
             Self::NoSuchTime(text) => write!(
                 f,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Effect, Input, OperatorHarness, T0, own_device, reading};
 use crate::core::reason::Reason;
-use crate::core::settings::{MetricRange, Settings, TenantSettings, TimeSource};
+use crate::core::settings::{MetricRange, Settings, TenantSettings, TimeSource, TimestampUnit};
 
 /// What a sentence advises.
 enum Advice {
@@ -298,6 +298,13 @@ fn times() -> Vec<Case> {
         ),
         case(past(), TimestampTooOld, "set ingest.time to arrival", arrival()),
         case(past(), TimestampTooOld, "else set the device's clock", Send(at(0))),
+        case(
+            Input::telemetry("a", format!(r#"{{"metric":"m","value":1,"ts":{}}}"#, T0 / 1_000)),
+            TimestampTooOld,
+            "set it to auto",
+            Set(|settings| settings.timestamp_unit = TimestampUnit::Auto),
+        )
+        .with(|settings| settings.timestamp_unit = TimestampUnit::Ms, Vec::new()),
         late("window.allowed_lateness", Set(|settings| settings.allowed_lateness_ms = 120_000)),
         // The window of this reading has never fired.
         case(at(-60_000), Late, "or window.backlog = \"on\" if it never fired", Set(|s| s.backlog = true))
