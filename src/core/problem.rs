@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::decode::NOT_UTF8;
+use crate::core::json::NOT_UTF8;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
@@ -63,6 +63,9 @@ pub(super) enum ReadingProblem<'m> {
     InvalidTimestamp(&'m str),
     /// The timestamp is outside the years -9999 to 9999.
     TimestampOutOfRange(&'m str),
+    /// In the configured unit the timestamp is `time_ms`, which is rejected for `reason`; in the unit that its magnitude tells
+    /// it is right.
+    WrongUnit { text: &'m str, time_ms: i64, reason: Reason },
     /// The timestamp is a date or a time of day that does not exist.
     NoSuchTime(&'m str),
     /// The timestamp names no zone, and none is configured.
@@ -83,8 +86,8 @@ pub(super) enum ReadingProblem<'m> {
     TooManyDevices(DeviceLimit),
     /// There is no room for the metric; the limit.
     TooManyMetrics(usize),
-    /// The window of the reading is closed for good.
-    Late { time_ms: i64, end_ms: i64, watermark_ms: i64 },
+    /// The window of the reading is closed for good. `backlog`: the setting `window.backlog`.
+    Late { time_ms: i64, end_ms: i64, watermark_ms: i64, backlog: bool },
     /// The device reported a fault; `None` where its message has no `error` field.
     Fault(Option<&'m str>),
 }
@@ -113,6 +116,7 @@ impl ReadingProblem<'_> {
             Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
                 Reason::TimestampInvalid
             }
+            Self::WrongUnit { reason, .. } => *reason,
             Self::InFuture { .. } => Reason::TimestampInFuture,
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
@@ -204,6 +208,13 @@ impl fmt::Display for ReadingProblem<'_> {
                  ingest.timestamp_unit to its unit",
                 Excerpt(text)
             ),
+            Self::WrongUnit { text, time_ms, .. } => write!(
+                f,
+                "the timestamp {} is {} in the unit that ingest.timestamp_unit names; set it to auto, or to the unit that \
+                 devices send",
+                Excerpt(text),
+                Rfc3339(time_ms)
+            ),
             Self::NoSuchTime(text) => write!(
                 f,
                 "the timestamp {:?} names a day or a time of day that does not exist; set the device's clock, or set \
@@ -250,13 +261,14 @@ impl fmt::Display for ReadingProblem<'_> {
                 "the device has {limit} metrics already (limits.metrics_per_device); raise the limit, or look for metric \
                  names made up by a defect"
             ),
-            Self::Late { time_ms, end_ms, watermark_ms } => write!(
+            Self::Late { time_ms, end_ms, watermark_ms, backlog } => write!(
                 f,
                 "event time {} is late: its window is closed for good (watermark {}); \
-                 window.allowed_lateness = \"{}s\" would have kept it open",
+                 window.allowed_lateness = \"{}s\" would have kept it open{}",
                 Rfc3339(time_ms),
                 Rfc3339(watermark_ms),
-                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1
+                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1,
+                if backlog { "" } else { ", or window.backlog = \"on\" if it never fired" }
             ),
             Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
             Self::Fault(None) => f.write_str("the device reported a fault"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Effect, Input, OperatorHarness, T0, own_device, reading};
 use crate::core::reason::Reason;
-use crate::core::settings::{MetricRange, Settings, TenantSettings, TimeSource};
+use crate::core::settings::{MetricRange, Settings, TenantSettings, TimeSource, TimestampUnit};
 
 /// What a sentence advises.
 enum Advice {
@@ -298,7 +298,17 @@ fn times() -> Vec<Case> {
         ),
         case(past(), TimestampTooOld, "set ingest.time to arrival", arrival()),
         case(past(), TimestampTooOld, "else set the device's clock", Send(at(0))),
+        case(
+            Input::telemetry("a", format!(r#"{{"metric":"m","value":1,"ts":{}}}"#, T0 / 1_000)),
+            TimestampTooOld,
+            "set it to auto",
+            Set(|settings| settings.timestamp_unit = TimestampUnit::Auto),
+        )
+        .with(|settings| settings.timestamp_unit = TimestampUnit::Ms, Vec::new()),
         late("window.allowed_lateness", Set(|settings| settings.allowed_lateness_ms = 120_000)),
+        // The window of this reading has never fired.
+        case(at(-60_000), Late, "or window.backlog = \"on\" if it never fired", Set(|s| s.backlog = true))
+            .with(|settings| (settings.allowed_lateness_ms, settings.backlog) = (0, false), vec![at(-10_000)]),
     ]
 }
 
@@ -420,4 +430,18 @@ fn local_time_that_is_sent_as_utc_is_mended_in_three_ways() {
     let zone = Settings { timezone: "Europe/Berlin".to_owned(), ..Settings::default() };
     harness.apply(T0 + 6_000, &[Input::Settings(Box::new(zone))]);
     assert_eq!(last_sentence(&mut harness, T0 + 6_000, &text("11:32:51")), "");
+}
+
+#[test]
+fn a_wrong_clock_of_the_machine_is_named() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut harness = OperatorHarness::new(Settings::default());
+    assert_eq!(last_sentence(&mut harness, T0 + DAY_MS, &reading(DAY_MS, 1.0)), "");
+    // A device that takes its time from this machine, before and after it does so again.
+    harness.apply_set_back(T0, &[]);
+    let sentence = last_sentence(&mut harness, T0, &reading(DAY_MS, 1.0));
+    let ends = "weir's own clock was wrong until it was set back by 1 d 0 h; devices that take its time become right by \
+                themselves";
+    assert!(sentence.starts_with("timestamp_in_future: ") && sentence.ends_with(ends), "{sentence}");
+    assert_eq!(last_sentence(&mut harness, T0 + 1_000, &reading(1_000, 1.0)), "");
 }
