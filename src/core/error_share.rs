@@ -1,11 +1,12 @@
 //! How much of the errors log one device may fill, so that it cannot push the errors of all others out.
 //!
 //! Each device has an account. What is stored of its errors is charged to it, and the charge fades at the rate at which a full
-//! account is empty again after [`ErrorShareSettings::refill_ms`] of journal time. While the account is full, one error a minute
-//! is stored; the others are counted only.
+//! account is empty again after [`ErrorShareSettings::refill_ms`] of journal time. While the account is full, the errors of one
+//! message a minute are stored, up to half a share more; the others are counted only.
 
 use std::sync::Arc;
 
+use crate::core::batch::ReadingOrigin;
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
@@ -57,9 +58,10 @@ impl ErrorShare {
 
     /// Whether an error may be stored. Where journal time was set back, the time since the last one is not known.
     fn admits(&self, settings: ErrorShareSettings, now_ms: i64) -> bool {
-        self.charge_at(settings, now_ms) < settings.bytes.saturating_mul(BYTE)
-            || now_ms < self.stored_ms
-            || now_ms.saturating_sub(self.stored_ms) >= MINUTE_MS
+        let (charge, share) = (self.charge_at(settings, now_ms), settings.bytes.saturating_mul(BYTE));
+        // A message may take 384 KiB. One a minute would push the errors of all others out within a day.
+        let is_due = now_ms.saturating_sub(self.stored_ms) >= MINUTE_MS && charge < share.saturating_add(share / 2);
+        charge < share || now_ms < self.stored_ms || is_due
     }
 
     fn charge_at(&self, settings: ErrorShareSettings, now_ms: i64) -> u64 {
@@ -71,7 +73,7 @@ impl ErrorShare {
 
     fn add(&mut self, bytes: u64, settings: ErrorShareSettings, now_ms: i64) {
         let charge = self.charge_at(settings, now_ms).saturating_add(bytes.saturating_mul(BYTE));
-        // One error a minute is stored above the share. It must not take the device years to come down again.
+        // A message may be much longer than the share. It must not take the device years to come down again.
         self.charge = charge.min(settings.bytes.saturating_mul(2 * BYTE));
         self.stored_ms = now_ms;
     }
@@ -128,13 +130,14 @@ impl Operator {
     }
 
     /// Whether an error of this device may be stored. The errors of one device in one message are stored together. Counts the
-    /// error if it may not.
-    pub(super) fn has_error_room(&mut self, lsn: u64, slot: Option<Slot>) -> bool {
-        let Some(settings) = self.settings.current.error_share else { return true };
+    /// error if it may not. Errors of replays are stored always: what was replayed cannot be replayed again, and their number is
+    /// that of the requests of operators.
+    pub(super) fn has_error_room(&mut self, origin: ReadingOrigin<'_>, slot: Option<Slot>) -> bool {
+        let Some(settings) = self.settings.current.error_share.filter(|_| origin.replay.is_none()) else { return true };
         let now_ms = self.clocks.journal.now_ms;
         let may_tell = self.work.over_share.len() < MAX_TOLD;
         let share = self.error_share(slot);
-        let stored = share.decide(lsn, settings, now_ms);
+        let stored = share.decide(origin.lsn, settings, now_ms);
         if !stored {
             let is_told = share.refuse(may_tell, now_ms);
             self.totals.errors_not_stored += 1;

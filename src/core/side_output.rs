@@ -99,7 +99,7 @@ impl Operator {
         }
         let account = self.error_account(origin.tenant, slot, device_id);
         let is_stored = (reason != Reason::Duplicate || self.settings.current.store_duplicates)
-            && self.has_error_room(origin.lsn, account);
+            && self.has_error_room(origin, account);
         if !is_stored && origin.replay.is_none() {
             self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
             return;

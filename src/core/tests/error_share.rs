@@ -109,6 +109,31 @@ fn a_known_device_fills_its_own_share_whatever_the_reason() {
     assert_eq!(harness.operator.take_over_share(), [Some("noisy".into())]);
 }
 
+/// One long message a minute fills half a share more at most, and then what fades.
+#[test]
+fn long_messages_once_a_minute_fill_no_more_than_the_share() {
+    let mut harness = harness();
+    let mut stored_bytes = 0;
+    for minute in 0..600 {
+        let first = harness.effects.2.0.len();
+        harness.wrong(T0 + minute * 61_000, "noisy", 40);
+        stored_bytes += harness.effects.2.0.values().skip(first).map(Vec::len).sum::<usize>();
+    }
+    assert!((20_000..30_000).contains(&stored_bytes), "{stored_bytes} bytes in the time in which 10,000 fade");
+}
+
+/// What was replayed cannot be replayed again, so that the error of its replay must not be lost.
+#[test]
+fn errors_of_replays_are_stored_above_the_share() {
+    let mut harness = harness();
+    assert_eq!(harness.wrong(T0, "noisy", 300), 300);
+    assert_eq!(harness.wrong(T0 + 1, "noisy", 1), 0);
+    let replays = [harness.replay(7), harness.replay_together(&[8, 9])];
+    assert_eq!(harness.apply(T0 + 2, &replays).len(), 3);
+    assert_eq!(harness.wrong(T0 + 3, "noisy", 1), 0);
+    assert_eq!(harness.not_stored("noisy"), 2);
+}
+
 #[test]
 fn shares_are_part_of_the_state() {
     let mut harness = harness();
