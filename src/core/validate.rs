@@ -11,6 +11,7 @@ use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
 use crate::core::timezone;
 use crate::core::topic::Topics;
+use crate::defects::{self, Defect};
 
 /// Longest device id in bytes.
 pub(super) const MAX_DEVICE_ID_BYTES: usize = 128;
@@ -116,6 +117,7 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Resu
             _ => Err(ReadingProblem::TextValue(text)),
         },
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
+        JsonToken::Null if defects::is(Defect::CountAbsentValues) => Ok(0.0),
         other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
 }
