@@ -117,18 +117,13 @@ pub async fn start(bootstrap: Bootstrap, storage: Storage, failures: &FailureRep
 async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporter) -> anyhow::Result<AssembledApp> {
     let hangups = shutdown::hangups()?;
     let Bootstrap { config, path, filter, prometheus, files, started } = bootstrap;
-    let ConfiguredFiles { certificates, http_access, access } = files;
     let logs = OpenLogs::of(&storage, failures);
     let guard = storage.clock.clone();
     let clock: Arc<dyn Clock> = guard.clone();
     let (runner, pipeline) = prepare(storage.into_parts(&config))?;
 
-    let mut mqtt =
-        mqtt::MqttServer::bind(&config.mqtt, &config.ingest, logs.journal.clone(), access, clock.clone()).await?;
-    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
-    if let Some((address, endpoint)) = certificates.mqtt.clone() {
-        mqtt = mqtt.with_tls(address, endpoint).await?;
-    }
+    let mqtt = bind_mqtt(&config, &files, logs.journal.clone(), clock.clone()).await?;
+    let ConfiguredFiles { certificates, http_access, .. } = files;
     let renewal = tls::Renewal { certificates: certificates.clone(), admission: mqtt.admission() };
     let reloadable: Vec<Box<dyn Reloadable>> = vec![
         Box::new(filter),
@@ -183,6 +178,21 @@ async fn build(bootstrap: Bootstrap, storage: Storage, failures: &FailureReporte
         http,
         reloader,
         hangups,
+    })
+}
+
+/// Binds the MQTT listeners.
+async fn bind_mqtt(
+    config: &Config,
+    files: &ConfiguredFiles,
+    journal: Log,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<mqtt::MqttServer> {
+    let mqtt = mqtt::MqttServer::bind(&config.mqtt, &config.ingest, journal, files.access.clone(), clock).await?;
+    mqtt.admission().set_pending_bytes(config.limits.pending_bytes);
+    Ok(match files.certificates.mqtt.clone() {
+        Some((address, endpoint)) => mqtt.with_tls(address, endpoint).await?,
+        None => mqtt,
     })
 }
 

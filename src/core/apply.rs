@@ -91,11 +91,12 @@ impl Operator {
         self.forget_silent(out);
     }
 
-    /// Longest time between two batches that counts against `state.device_ttl`: half of `state.device_ttl`. On a machine
-    /// without a battery-backed clock the time may jump by years when it is set. Such a jump must not make weir forget
-    /// which messages it has counted.
+    /// Longest time between two batches that counts against `state.device_ttl`: an eighth of `state.device_ttl`, under rules 0
+    /// half of it. On a machine without a battery-backed clock the time may jump by years when it is set. Such jumps must not
+    /// make weir forget which messages it has counted.
     fn longest_awake_ms(&self) -> i64 {
-        self.settings.current.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / 2)
+        let part = if self.settings.current.has_field_rules() { 8 } else { 2 };
+        self.settings.current.device_ttl_ms.map_or(i64::MAX, |ttl_ms| ttl_ms / part)
     }
 
     /// Applies a `Resumed` record: the silence of every device starts at zero. Silence before the record has already

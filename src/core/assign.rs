@@ -1,5 +1,6 @@
 //! Puts a checked reading into its window, or rejects it.
 
+use crate::core::absent;
 use crate::core::aggregate::Aggregate;
 use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::device::Slot;
@@ -81,7 +82,7 @@ impl Operator {
     /// Whether the device says that there is no value.
     #[cold]
     fn is_absent(&self, value: &JsonToken<'_>) -> bool {
-        self.settings.current.has_field_rules() && validate::is_absent_value(value)
+        self.settings.current.has_field_rules() && absent::is_absent_value(value)
     }
 
     /// Counts a value that the device says is absent. It is no reading, and no error.
@@ -107,7 +108,7 @@ impl Operator {
     ) -> Result<(Slot, Result<usize, usize>, f64), ReadingProblem<'m>> {
         let (mut series, mut number) = (Err(0), 0.0);
         let own = metric.and_then(|name| {
-            number = validate::value(value, self.settings.current.numeric_strings)?;
+            number = validate::value(value, &self.settings.current)?;
             if let Some(slot) = checked.slot {
                 series = self.devices[slot].find_series(name);
             }

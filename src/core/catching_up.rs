@@ -106,8 +106,9 @@ impl Operator {
         (start_ms, end_ms): (i64, i64),
     ) -> Result<Placement, ReadingProblem<'m>> {
         let (now_ms, bound_ms) = (self.clocks.journal.now_ms, self.settings.current.out_of_orderness_ms);
-        let late = ReadingProblem::Late { time_ms, end_ms, watermark_ms: self.watermark_at(slot) };
-        if !self.settings.current.backlog {
+        let backlog = self.settings.current.backlog;
+        let late = ReadingProblem::Late { time_ms, end_ms, watermark_ms: self.watermark_at(slot), backlog };
+        if !backlog {
             return Err(late);
         }
         let holds = self.holds_windows(&self.devices[slot]);

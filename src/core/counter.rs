@@ -100,7 +100,7 @@ impl Counter {
             return self.wrap(seq, self.bits);
         }
         match self.base.checked_sub(size) {
-            Some(before) if seq > top_seq + size / 2 => self.at(before, seq),
+            Some(before) if seq > top_seq.saturating_add(size / 2) => self.at(before, seq),
             _ => self.at(self.base, seq),
         }
     }
@@ -174,6 +174,20 @@ mod tests {
         // The device restarted at 250 and counts on beyond 255.
         let seqs = [250, 0, 100, 200, 255, 256, 257, 70_000, 0];
         check(SequenceBits::Auto, &seqs, &[250, 256, 356, 456, 511, 512, 513, 70_256, 256], 1);
+    }
+
+    #[test]
+    fn numbers_at_the_end_are_placed() {
+        let top = Some(u64::MAX);
+        for bits in [SequenceBits::Auto, SequenceBits::Bits8, SequenceBits::Bits32, SequenceBits::Bits64] {
+            for width in [0, 8, 16, 32] {
+                for base in [0, 256, 1 << 32, u64::MAX] {
+                    for seq in [0, 1, 255, 65_535, u64::MAX] {
+                        Counter { base, bits: width }.place(seq, top, bits);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -20,27 +20,29 @@ use crate::defects::{self, Defect};
 /// A time that never comes: the device has no open window, or is not queued.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
-/// Tag of the added field with the last retained messages.
-const TAG_RETAINED: u8 = 1;
-const TAG_ERROR_SHARE: u8 = 11;
-/// Tag of the added field with the backlog.
-const TAG_BACKLOG: u8 = 9;
-/// Tag of the added field with `holds_until_ms` and `live_ms`.
-const TAG_RETURN: u8 = 10;
-/// Tag of the added field with [`Device::passed_ms`].
-const TAG_PASSED: u8 = 4;
-
-/// Tag of the added field with what is known of the clock.
-const TAG_CLOCK: u8 = 5;
-
 /// Up to this number of series a scan finds one faster than a binary search.
 const SCANNED_SERIES: usize = 8;
 
-/// Tag of the added field with what is remembered beside the sequence numbers.
-const TAG_SEQUENCES: u8 = 2;
+// Tags of the added fields of a device.
 
-/// Added field: rules of earlier settings that still hold.
+/// The last retained messages.
+const TAG_RETAINED: u8 = 1;
+/// What is remembered beside the sequence numbers.
+const TAG_SEQUENCES: u8 = 2;
+/// [`OddCounts`].
+const TAG_ODD_COUNTS: u8 = 3;
+/// [`Device::passed_ms`].
+const TAG_PASSED: u8 = 4;
+/// What is known of the clock.
+const TAG_CLOCK: u8 = 5;
+/// Rules of earlier settings that still hold.
 const TAG_CARRIED: u8 = 8;
+/// The backlog.
+const TAG_BACKLOG: u8 = 9;
+/// [`Device::holds_until_ms`] and [`Device::live_ms`].
+const TAG_RETURN: u8 = 10;
+/// What the errors log holds of the errors of the device.
+const TAG_ERROR_SHARE: u8 = 11;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -75,9 +77,6 @@ pub(super) struct OddCounts {
     /// Readings in windows whose event time is the arrival.
     pub arrival_times: u64,
 }
-
-/// Tag of [`OddCounts`] among the added fields of a device.
-const TAG_ODD_COUNTS: u8 = 3;
 
 /// The state of one device.
 #[derive(Debug, Clone)]

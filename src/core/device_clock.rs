@@ -133,16 +133,17 @@ impl fmt::Display for DeviceClockFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::SteppedBack { by_ms } => {
-                write!(f, "its clock went back by {}: correct it, or set ingest.time to arrival", Span(rounded(by_ms)))
+                write!(f, "its clock went back by {}; correct it, or set ingest.time to arrival", Span(rounded(by_ms)))
             }
             Self::TimeZone(zone_ms) => write!(
                 f,
-                "it seems to send local time of {} as UTC: let it send its zone, or no zone, and set ingest.timezone",
+                "it seems to send local time of {} as UTC; let it send UTC, or text with its zone, or text without a zone \
+                 and set ingest.timezone",
                 zone_name(zone_ms)
             ),
             Self::Constant(offset_ms) => write!(
                 f,
-                "its clock is always {} {}: set it, or set ingest.time to arrival",
+                "its clock is always {} {}; set it, or set ingest.time to arrival",
                 Span(rounded(offset_ms)),
                 if offset_ms < 0 { "ahead" } else { "behind" }
             ),

@@ -3,7 +3,8 @@
 use crate::core::decode::ElementFields;
 use crate::core::json::JsonToken;
 use crate::core::problem::ReadingProblem;
-use crate::core::settings::{Settings, TimeSource};
+use crate::core::reason::Reason;
+use crate::core::settings::{Settings, TimeSource, TimestampUnit};
 use crate::core::timestamp::{self, StatedTime};
 use crate::core::timezone;
 use crate::core::validate::ValidationRules;
@@ -31,17 +32,57 @@ pub(super) fn event_time<'m>(
             None => return Ok(None),
         },
     };
+    match check_bounds(time_ms, settings, arrival_ms, first_arrival_ms) {
+        Ok(()) => Ok(Some(time_ms)),
+        Err(problem) => {
+            let is_bounded = |other_ms| check_bounds(other_ms, settings, arrival_ms, first_arrival_ms).is_ok();
+            Err(wrong_unit(fields, settings, time_ms, problem.reason(), is_bounded).unwrap_or(problem))
+        }
+    }
+}
+
+/// Checks that an event time is not too far from the arrival.
+#[inline]
+fn check_bounds<'m>(
+    time_ms: i64,
+    settings: &Settings,
+    arrival_ms: i64,
+    first_arrival_ms: i64,
+) -> Result<(), ReadingProblem<'m>> {
     if settings.max_future_ms.is_some_and(|max| time_ms > arrival_ms.saturating_add(max)) {
         return Err(ReadingProblem::InFuture { time_ms, arrival_ms });
     }
     if settings.max_age_ms.is_some_and(|max| time_ms < first_arrival_ms.saturating_sub(max)) {
         return Err(ReadingProblem::TooOld { time_ms, arrival_ms: first_arrival_ms });
     }
-    Ok(Some(time_ms))
+    Ok(())
 }
 
-/// Times before this one are no times but durations where a field other than `timestamp` states them: 1973-03-03.
-const FIRST_OTHER_TIME_MS: i64 = 100_000_000_000;
+/// Blames the configured unit for a number that is too far from the arrival, if the unit that its magnitude tells makes a
+/// time of it that is not.
+#[cold]
+fn wrong_unit<'m>(
+    fields: &'m ElementFields<'_>,
+    settings: &Settings,
+    time_ms: i64,
+    reason: Reason,
+    is_bounded: impl Fn(i64) -> bool,
+) -> Option<ReadingProblem<'m>> {
+    if settings.timestamp_unit == TimestampUnit::Auto || !settings.has_field_rules() {
+        return None;
+    }
+    let tokens = [Some(&fields.timestamp), fields.stated_other_time()].into_iter().flatten();
+    let mut stated =
+        tokens.filter(|token| timestamp::stated(token, settings.timestamp_unit) == StatedTime::At(time_ms));
+    let token = stated.next()?;
+    let StatedTime::At(other_ms) = timestamp::stated(token, TimestampUnit::Auto) else { return None };
+    let text = match token {
+        JsonToken::Number(number) => number.text(),
+        JsonToken::Text(text) => text.as_ref(),
+        _ => return None,
+    };
+    (other_ms != time_ms && is_bounded(other_ms)).then_some(ReadingProblem::WrongUnit { text, time_ms, reason })
+}
 
 /// The event time of an element whose `timestamp` is not a time after 1970 in one of the usual forms.
 #[inline(never)]
@@ -58,17 +99,10 @@ fn unusual_time<'m>(
         return strict_time(&fields.timestamp, settings);
     }
     let read = |field| read_time(field, settings, rules, first_arrival_ms);
-    if !timestamp::states_none(&fields.timestamp) {
-        return read(&fields.timestamp);
-    }
-    if timestamp::states_none(&fields.other_time) {
-        return Ok(None);
-    }
-    match read(&fields.other_time) {
-        Ok(time_ms) => Ok(time_ms.filter(|time_ms| *time_ms >= FIRST_OTHER_TIME_MS)),
-        Err(problem @ (ReadingProblem::NoZone(_) | ReadingProblem::NoSuchTime(_))) => Err(problem),
-        // The field is something else than a time.
-        Err(_) => Ok(None),
+    match (read(&fields.timestamp)?, fields.stated_other_time()) {
+        (Some(time_ms), _) => Ok(Some(time_ms)),
+        (None, Some(other_time)) => read(other_time),
+        (None, None) => Ok(None),
     }
 }
 
@@ -82,6 +116,7 @@ fn read_time<'m>(
     let text = match token {
         JsonToken::Number(number) => number.text(),
         JsonToken::Text(text) => text.as_ref(),
+        JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => return Ok(None),
         other => return Err(wrong_timestamp(other)),
     };
     match timestamp::stated(token, settings.timestamp_unit) {
@@ -90,7 +125,9 @@ fn read_time<'m>(
         StatedTime::Local(local_ms) => {
             let zone = rules.timezone.as_ref().ok_or(ReadingProblem::NoZone(text))?;
             let time_ms = timezone::instant_ms(local_ms, zone, first_arrival_ms);
-            time_ms.map(Some).ok_or(ReadingProblem::TimestampOutOfRange(text))
+            let time_ms = time_ms.ok_or(ReadingProblem::TimestampOutOfRange(text))?;
+            // Where a clock begins that was never set.
+            Ok((time_ms != 0).then_some(time_ms))
         }
         StatedTime::OutOfRange => Err(ReadingProblem::TimestampOutOfRange(text)),
         StatedTime::NoSuchTime => Err(ReadingProblem::NoSuchTime(text)),
@@ -124,8 +161,6 @@ mod tests {
 
     use super::*;
     use crate::core::decode::{DecodeRules, DecodedMessage};
-    use crate::core::reason::Reason;
-    use crate::core::settings::TimestampUnit;
 
     #[test]
     fn event_times_are_bounded_by_the_arrival() {
@@ -151,9 +186,12 @@ mod tests {
         settings: &Settings,
         arrival_ms: i64,
     ) -> Result<Option<i64>, (Reason, String)> {
-        let text = object.to_string();
+        time_of_text(&object.to_string(), settings, arrival_ms)
+    }
+
+    fn time_of_text(text: &str, settings: &Settings, arrival_ms: i64) -> Result<Option<i64>, (Reason, String)> {
         let mut message = DecodedMessage::default();
-        message.decode_text(&text, DecodeRules::of(settings)).unwrap();
+        message.decode_text(text, DecodeRules::of(settings)).unwrap();
         let rules = ValidationRules::new(settings);
         event_time(message.single().unwrap(), settings, &rules, arrival_ms, arrival_ms)
             .map_err(|problem| (problem.reason(), problem.to_string()))
@@ -176,12 +214,26 @@ mod tests {
             json!(null),
             json!("0000-00-00 00:00:00"),
             json!("0000-00-00T00:00:00Z"),
+            json!("0000/00/00 00:00"),
+            json!("NaN"),
+            json!("null"),
+            json!("Unavailable"),
+            json!("-"),
+            json!("00000000T000000Z"),
             json!("1970-01-01T00:00:00Z"),
             json!("1970-01-01 00:00:00"),
+            json!(-1.0),
+            json!("-1.0"),
+            json!("-1e0"),
+            json!("0e0"),
         ] {
             assert_eq!(time_of(&json!({ "timestamp": timestamp }), &settings, ARRIVAL_MS), Ok(None), "{timestamp}");
         }
-        for timestamp in [json!(1), json!(-2), json!(946_684_800), json!("1970-01-01T00:00:12Z")] {
+        for number in ["-1.0", "-1e0", "-10e-1", "-1.000", "0e7", "-0.0"] {
+            let object: String = format!(r#"{{"timestamp":{number}}}"#);
+            assert_eq!(time_of_text(&object, &settings, ARRIVAL_MS), Ok(None), "{number}");
+        }
+        for timestamp in [json!(1), json!(-1.5), json!(-2), json!(946_684_800), json!("1970-01-01T00:00:12Z")] {
             let outcome = time_of(&json!({ "timestamp": timestamp }), &settings, ARRIVAL_MS);
             assert_eq!(outcome.unwrap_err().0, Reason::TimestampTooOld, "{timestamp}");
         }
@@ -205,6 +257,102 @@ mod tests {
         for other in [json!(12.5), json!(99_999_999), json!("08:15:00"), json!(true), json!({"s": 1}), json!(1e300)] {
             check(json!({ "time": other }), None);
         }
+    }
+
+    #[test]
+    fn fields_that_state_no_time_hide_none_behind_them() {
+        let settings = Settings::default();
+        let none = [
+            "12345",
+            "99999999",
+            "-1796022000",
+            "1e300",
+            "true",
+            "false",
+            "{\"s\":1}",
+            "[1796022000]",
+            "null",
+            "NaN",
+            "0",
+            "-1",
+            "\"\"",
+            "\"12345\"",
+            "\"08:15:00\"",
+            "\"now\"",
+            "\"1970-01-01T00:00:00Z\"",
+            "\"1970-01-01 00:00:12\"",
+            "\"0000-00-00 00:00:00\"",
+        ];
+        let check = |object: String| {
+            assert_eq!(time_of_text(&object, &settings, ARRIVAL_MS), Ok(Some(ARRIVAL_MS)), "{object}");
+        };
+        for none in none {
+            check(format!(r#"{{"ts":{none},"time":{ARRIVAL_MS}}}"#));
+            check(format!(r#"{{"time":{ARRIVAL_MS},"ts":{none}}}"#));
+            check(format!(r#"{{"Timestamp":{none},"time":{ARRIVAL_MS}}}"#));
+            check(format!(r#"{{"ts":{none},"Time":{ARRIVAL_MS},"time":{none}}}"#));
+            check(format!(r#"{{"TIME":{none},"Time":{ARRIVAL_MS}}}"#));
+        }
+        // The last of equal fields that state a time.
+        check(format!(r#"{{"Time":{},"time":{ARRIVAL_MS}}}"#, ARRIVAL_MS - 1));
+        for none in ["0", "-1.0", "null", "\"\"", "\"1970-01-01T00:00:00Z\"", "\"1970-01-01T01:00:00+01:00\""] {
+            check(format!(r#"{{"timestamp":{none},"ts":{ARRIVAL_MS}}}"#));
+            check(format!(r#"{{"timestamp":{none},"ts":12345,"time":{ARRIVAL_MS}}}"#));
+        }
+        // The memory of a message is used again for the next one.
+        let first = format!(r#"{{"timestamp":0,"ts":{ARRIVAL_MS}}}"#);
+        let mut message = DecodedMessage::default();
+        message.decode_text(&first, DecodeRules::of(&settings)).unwrap();
+        message.decode_text(r#"{"metric":"t","time":1796022000123}"#, DecodeRules::of(&settings)).unwrap();
+        let rules = ValidationRules::new(&settings);
+        let time = event_time(message.single().unwrap(), &settings, &rules, ARRIVAL_MS, ARRIVAL_MS);
+        assert_eq!(time, Ok(Some(1_796_022_000_123)));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_shows_local_time() {
+        let berlin = Settings { timezone: "Europe/Berlin".into(), ..Settings::default() };
+        for text in ["1970-01-01T01:00:00", "1970-01-01T00:00:00", "1970-01-01 01:00"] {
+            assert_eq!(time_of(&json!({ "timestamp": text }), &berlin, ARRIVAL_MS), Ok(None), "{text}");
+            let both = json!({ "timestamp": text, "ts": ARRIVAL_MS });
+            assert_eq!(time_of(&both, &berlin, ARRIVAL_MS), Ok(Some(ARRIVAL_MS)), "{text}");
+        }
+        let new_york = Settings { timezone: "America/New_York".into(), ..Settings::default() };
+        assert_eq!(time_of(&json!({ "timestamp": "1969-12-31T19:00:00" }), &new_york, ARRIVAL_MS), Ok(None));
+        let later = time_of(&json!({ "timestamp": "1970-01-01T01:00:01" }), &berlin, ARRIVAL_MS);
+        assert_eq!(later.unwrap_err().0, Reason::TimestampTooOld);
+    }
+
+    /// Numbers that are a time, but not in the unit that is configured.
+    #[test]
+    fn a_wrong_unit_is_told_in_every_field() {
+        let in_s = ARRIVAL_MS / 1000;
+        for (unit, number, reason) in [
+            (TimestampUnit::S, ARRIVAL_MS, Reason::TimestampInvalid),
+            (TimestampUnit::Ms, in_s, Reason::TimestampTooOld),
+            (TimestampUnit::Us, ARRIVAL_MS, Reason::TimestampTooOld),
+            (TimestampUnit::Ns, in_s * 1_000_000, Reason::TimestampTooOld),
+            (TimestampUnit::Ms, in_s * 1_000_000, Reason::TimestampInvalid),
+            (TimestampUnit::Us, in_s * 1_000_000_000, Reason::TimestampInvalid),
+        ] {
+            let settings = Settings { timestamp_unit: unit, ..Settings::default() };
+            for field in ["timestamp", "ts", "time", "Time"] {
+                for value in [json!(number), json!(number.to_string())] {
+                    let object = json!({ field: value });
+                    let (found, sentence) = time_of(&object, &settings, ARRIVAL_MS).unwrap_err();
+                    assert_eq!(found, reason, "{unit:?} {object}: {sentence}");
+                    assert!(sentence.contains("ingest.timestamp_unit"), "{sentence}");
+                    assert_eq!(time_of(&object, &Settings::default(), ARRIVAL_MS), Ok(Some(ARRIVAL_MS)), "{object}");
+                }
+            }
+        }
+        // Durations and times that are as wrong in every unit.
+        let ms = Settings { timestamp_unit: TimestampUnit::Ms, ..Settings::default() };
+        assert_eq!(time_of(&json!({"ts": 12_345}), &ms, ARRIVAL_MS), Ok(None));
+        let (reason, sentence) = time_of(&json!({"ts": ARRIVAL_MS - 9_000_000_000}), &ms, ARRIVAL_MS).unwrap_err();
+        assert_eq!(reason, Reason::TimestampTooOld);
+        assert!(sentence.contains("validate.max_age"), "{sentence}");
+        assert_eq!(time_of(&json!({"ts": "2026-11-30T07:00:00Z"}), &ms, ARRIVAL_MS), Ok(Some(ARRIVAL_MS)));
     }
 
     #[test]

@@ -56,6 +56,20 @@ pub(super) struct ElementTime {
     pub stated: bool,
 }
 
+/// What tells whether an element was counted before, besides its content.
+struct ElementIdentity {
+    /// Its sequence number.
+    seq: Option<u64>,
+    /// Hash of its `boot` field.
+    boot: Option<u64>,
+    /// Its event time; `None` where the element has a problem.
+    time: Option<ElementTime>,
+    /// Whether MQTT says that the message was sent before, or the message is replayed.
+    dup: bool,
+    /// Whether it is a fault.
+    is_fault: bool,
+}
+
 impl Operator {
     /// Applies one publish.
     pub(super) fn publish<'a>(
@@ -383,28 +397,16 @@ impl Operator {
         };
         let problem = first_failure(problem, unknown);
         let time = ElementTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
-        let duplicate = match slot {
-            Some(slot) if self.settings.current.dedup && !defects::is(Defect::IgnoreSequences) => {
-                let time = problem.is_none().then_some(time);
-                // A replay is of the past, as a message with DUP is.
-                let dup = origin.publish.dup || origin.replay.is_some();
-                if self.settings.current.has_field_rules() {
-                    let digest = seq.map_or(0, |_| element_digest(fields, entries));
-                    let element = NumberedElement { seq: seq.unwrap_or(0), digest, time, dup, is_fault };
-                    let numbered = seq.map(|_| &element);
-                    match origin.replay {
-                        None => self.deduplicate(slot, numbered, boot),
-                        Some(_) => self.deduplicate_replayed(seq_owner, slot, numbered, boot),
-                    }
-                } else {
-                    match origin.replay {
-                        None => self.deduplicate_by_numbers(slot, seq, boot, time, dup, is_fault),
-                        Some(_) => self.deduplicate_replayed_by_numbers(seq_owner, slot, seq, boot, time),
-                    }
-                }
-            }
-            _ => None,
+        let identity = ElementIdentity {
+            seq,
+            boot,
+            time: problem.is_none().then_some(time),
+            // A replay is of the past, as a message with DUP is.
+            dup: origin.publish.dup || origin.replay.is_some(),
+            is_fault,
         };
+        let seq_owner = origin.replay.map(|_| seq_owner);
+        let duplicate = slot.and_then(|slot| self.counted_before(slot, &identity, fields, entries, seq_owner));
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
         let duplicate = duplicate.or(redelivered);
@@ -418,6 +420,36 @@ impl Operator {
         }
         let (time_ms, states_time) = (time.ms, time.stated);
         Checked { device_id, slot, no_room, problem, duplicate, time_ms, states_time }
+    }
+
+    /// Why the readings of an element were counted before, by its sequence number, if they were. `replayed` is for an element that
+    /// is replayed.
+    #[inline]
+    fn counted_before<'m>(
+        &mut self,
+        slot: Slot,
+        identity: &ElementIdentity,
+        fields: &ElementFields<'_>,
+        entries: &[MetricEntry<'_>],
+        replayed: Option<SeqOwner<'_>>,
+    ) -> Option<ReadingProblem<'m>> {
+        if !self.settings.current.dedup || defects::is(Defect::IgnoreSequences) {
+            return None;
+        }
+        let ElementIdentity { seq, boot, time, dup, is_fault } = *identity;
+        if !self.settings.current.has_field_rules() {
+            return match replayed {
+                None => self.deduplicate_by_numbers(slot, seq, boot, time, dup, is_fault),
+                Some(owner) => self.deduplicate_replayed_by_numbers(owner, slot, seq, boot, time),
+            };
+        }
+        let digest = seq.map_or(0, |_| element_digest(fields, entries));
+        let element = NumberedElement { seq: seq.unwrap_or(0), digest, time, dup, is_fault };
+        let numbered = seq.map(|_| &element);
+        match replayed {
+            None => self.deduplicate(slot, numbered, boot),
+            Some(owner) => self.deduplicate_replayed(owner, slot, numbered, boot),
+        }
     }
 
     /// Notes the event time that an element states.

@@ -22,6 +22,7 @@ pub mod timezone;
 pub mod totals;
 pub mod user;
 
+mod absent;
 mod added_fields;
 mod aggregate;
 mod apply;

@@ -51,21 +51,20 @@ impl fmt::Display for DeviceLimit {
         match self {
             Self::All(limit) => write!(
                 f,
-                "this would be a device beyond limits.devices = {limit}; raise it, or look for ids made up by a defect"
+                "the device is one more than limits.devices = {limit} allows; raise it, or look for ids made up by a defect"
             ),
             Self::User(limit) => write!(
                 f,
-                "this would be a device beyond the {limit} that one user may introduce (limits.devices_share of \
-                 limits.devices); forget devices that are gone with `weir device forget`, or raise the share"
+                "the user has introduced {limit} devices already (limits.devices_share of limits.devices); forget devices that are gone with `weir device forget`, or raise the share"
             ),
             Self::NewOfUser(limit) => write!(
                 f,
-                "this would be a new device beyond the {limit} that one user may introduce within an hour \
-                 (limits.new_devices_per_hour); wait, raise it, or look for ids made up by a defect"
+                "the user has introduced {limit} devices within an hour (limits.new_devices_per_hour); wait, raise the \
+                 limit, or look for ids made up by a defect"
             ),
             Self::Tenant(limit) => write!(
                 f,
-                "this would be a device beyond the {limit} of its tenant (devices in [[tenants]]); forget devices that are \
+                "the tenant has {limit} devices already (devices in [[tenants]]); forget devices that are \
                  gone, or raise the limit"
             ),
         }

@@ -2,11 +2,14 @@
 //!
 //! The sentences are results: a replay of the journal compares them with those in the errors log. A version that changes
 //! a sentence gives errors another stored format, since sentences of older formats are not compared.
+//!
+//! A sentence is short, about 200 bytes at most: that of a short message is cut where the errors log has no room for more (see
+//! [`proportion`](crate::core::proportion)).
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::decode::NOT_UTF8;
+use crate::core::json::NOT_UTF8;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
 use crate::core::timestamp::{Rfc3339, Span};
@@ -60,6 +63,9 @@ pub(super) enum ReadingProblem<'m> {
     InvalidTimestamp(&'m str),
     /// The timestamp is outside the years -9999 to 9999.
     TimestampOutOfRange(&'m str),
+    /// In the configured unit the timestamp is `time_ms`, which is rejected for `reason`; in the unit that its magnitude tells
+    /// it is right.
+    WrongUnit { text: &'m str, time_ms: i64, reason: Reason },
     /// The timestamp is a date or a time of day that does not exist.
     NoSuchTime(&'m str),
     /// The timestamp names no zone, and none is configured.
@@ -70,18 +76,18 @@ pub(super) enum ReadingProblem<'m> {
     TooOld { time_ms: i64, arrival_ms: i64 },
     /// The device is not in the allow-list.
     UnknownDevice(&'m str),
-    /// The sequence number was counted before.
+    /// The same reading came before under the sequence number.
     DuplicateSequence(u64),
     /// The sequence number came before, and what came with it is not remembered.
     SequenceRepeated(u64),
-    /// The MQTT message with this packet id was counted before.
+    /// The MQTT message with this packet id came before.
     DuplicateMessage(u16),
     /// There is no room for the device at this limit.
     TooManyDevices(DeviceLimit),
     /// There is no room for the metric; the limit.
     TooManyMetrics(usize),
-    /// The window of the reading is closed for good.
-    Late { time_ms: i64, end_ms: i64, watermark_ms: i64 },
+    /// The window of the reading is closed for good. `backlog`: the setting `window.backlog`.
+    Late { time_ms: i64, end_ms: i64, watermark_ms: i64, backlog: bool },
     /// The device reported a fault; `None` where its message has no `error` field.
     Fault(Option<&'m str>),
 }
@@ -110,6 +116,7 @@ impl ReadingProblem<'_> {
             Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
                 Reason::TimestampInvalid
             }
+            Self::WrongUnit { reason, .. } => *reason,
             Self::InFuture { .. } => Reason::TimestampInFuture,
             Self::TooOld { .. } => Reason::TimestampTooOld,
             Self::UnknownDevice(_) => Reason::UnknownDevice,
@@ -140,7 +147,14 @@ impl fmt::Display for ReadingProblem<'_> {
                 "the field `device_id` is missing, and the topic names no device; send it, or have a + in the topic of \
                  ingest.telemetry_topics where the device stands",
             ),
+            Self::Missing("metric") => f.write_str(
+                r#"the field `metric` is missing; send {"metric":"temperature","value":21.5}, or several as {"metrics":{"temperature":21.5}}"#,
+            ),
             Self::Missing(field) => write!(f, "the field `{field}` is missing; send it"),
+            // The value may stand in `metrics`, under the name of its metric.
+            Self::WrongType { field: "value", found, .. } => {
+                write!(f, "the value is {found}; send a number, or null where there is none")
+            }
             Self::WrongType { field, found, wanted } => write!(f, "`{field}` is {found}; send {wanted}"),
             Self::NotFinite(text) => {
                 write!(
@@ -173,7 +187,7 @@ impl fmt::Display for ReadingProblem<'_> {
             ),
             Self::NotOwnDevice { own, payload } => write!(
                 f,
-                "the client may speak for device {:?} alone, the payload names {:?}; if it is a gateway, give its user a \
+                "the client may send for device {:?} only, and the payload names {:?}; if it is a gateway, give its user a \
                  role with any_device",
                 Excerpt(own),
                 Excerpt(payload)
@@ -191,13 +205,20 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::TimestampOutOfRange(text) => write!(
                 f,
                 "the timestamp {} is outside the years -9999 to 9999; send Unix time in s, ms, us or ns, and set \
-                 ingest.timestamp_unit to its unit, or to auto",
+                 ingest.timestamp_unit to its unit",
                 Excerpt(text)
+            ),
+            Self::WrongUnit { text, time_ms, .. } => write!(
+                f,
+                "the timestamp {} is {} in the unit that ingest.timestamp_unit names; set it to auto, or to the unit that \
+                 devices send",
+                Excerpt(text),
+                Rfc3339(time_ms)
             ),
             Self::NoSuchTime(text) => write!(
                 f,
-                "the timestamp {:?} is a date or a time of day that does not exist; check the device's clock, or set \
-                 ingest.time to arrival so that the arrival counts for all devices",
+                "the timestamp {:?} names a day or a time of day that does not exist; set the device's clock, or set \
+                 ingest.time to arrival for all devices",
                 Excerpt(text)
             ),
             Self::NoZone(text) => write!(
@@ -208,15 +229,15 @@ impl fmt::Display for ReadingProblem<'_> {
             ),
             Self::InFuture { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} after arrival, more than validate.max_future allows; set the device's clock, or \
+                "event time {} is {} after the arrival, more than validate.max_future; set the device's clock, or set \
                  ingest.time to arrival for all devices",
                 Rfc3339(time_ms),
                 Span(time_ms.saturating_sub(arrival_ms))
             ),
             Self::TooOld { time_ms, arrival_ms } => write!(
                 f,
-                "event time {} is {} before arrival, more than validate.max_age allows; set the device's clock, raise \
-                 validate.max_age, or set ingest.time to arrival for all devices",
+                "event time {} is {} before the arrival, more than validate.max_age; raise validate.max_age for \
+                 stored readings, else set the device's clock, or set ingest.time to arrival for all devices",
                 Rfc3339(time_ms),
                 Span(arrival_ms.saturating_sub(time_ms))
             ),
@@ -224,29 +245,30 @@ impl fmt::Display for ReadingProblem<'_> {
                 write!(f, "device {:?} is not in validate.allowed_devices; add it if it may send", Excerpt(id))
             }
             Self::DuplicateSequence(seq) => {
-                write!(f, "the same reading with sequence number {seq} was counted before")
+                write!(f, "the same reading with sequence number {seq} came before; nothing is to be done")
             }
             Self::SequenceRepeated(seq) => write!(
                 f,
-                "sequence number {seq} came before, with which reading is not remembered; let the device send a new `boot` when \
-                 its numbers begin anew, or set dedup.enabled = false; if the reading is another one, `weir errors replay` \
-                 counts it"
+                "sequence number {seq} came before, and weir no longer remembers with which reading; send a new `boot` when \
+                 numbers begin anew, or set dedup.enabled = false; `weir errors replay` counts it if it is another one"
             ),
             Self::DuplicateMessage(packet_id) => {
-                write!(f, "the client sent packet {packet_id} again (DUP), and it was counted before")
+                write!(f, "the client sent packet {packet_id} again (DUP), and it came before; nothing is to be done")
             }
             Self::TooManyDevices(limit) => limit.fmt(f),
-            Self::TooManyMetrics(limit) => {
-                write!(f, "this would be a metric beyond limits.metrics_per_device = {limit} of its device; raise it")
-            }
-            Self::Late { time_ms, end_ms, watermark_ms } => write!(
+            Self::TooManyMetrics(limit) => write!(
                 f,
-                "event time {} is late: its window (to {}) is closed for good, the watermark is at {}; \
-                 window.allowed_lateness = \"{}s\" would have kept it open",
+                "the device has {limit} metrics already (limits.metrics_per_device); raise the limit, or look for metric \
+                 names made up by a defect"
+            ),
+            Self::Late { time_ms, end_ms, watermark_ms, backlog } => write!(
+                f,
+                "event time {} is late: its window is closed for good (watermark {}); \
+                 window.allowed_lateness = \"{}s\" would have kept it open{}",
                 Rfc3339(time_ms),
-                Rfc3339(end_ms),
                 Rfc3339(watermark_ms),
-                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1
+                watermark_ms.saturating_sub(end_ms.saturating_sub(1)).max(0) / 1_000 + 1,
+                if backlog { "" } else { ", or window.backlog = \"on\" if it never fired" }
             ),
             Self::Fault(Some(text)) => write!(f, "the device reported: {}", Excerpt(text)),
             Self::Fault(None) => f.write_str("the device reported a fault"),
@@ -313,18 +335,18 @@ mod tests {
         let check = |problem: ReadingProblem<'_>, expected: &str| assert_eq!(problem.to_string(), expected);
         check(
             ReadingProblem::InFuture { time_ms: 1_795_255_200_000, arrival_ms: 1_795_255_200_000 - 423_000 },
-            "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after arrival, more than validate.max_future allows; \
-             set the device's clock, or ingest.time to arrival for all devices",
+            "event time 2026-11-21T10:00:00.000Z is 7 min 3 s after the arrival, more than validate.max_future; \
+             set the device's clock, or set ingest.time to arrival for all devices",
         );
         check(
             ReadingProblem::OutOfRange { value: 140.0, range: ValueRange { min: Some(-40.0), max: Some(125.0) } },
             "the value 140 is outside the configured range of the metric (-40 to 125); check the sensor, or \
              validate.metrics",
         );
-        check(ReadingProblem::Missing("metric"), "the field `metric` is missing; send it");
+        check(ReadingProblem::Missing("value"), "the field `value` is missing; send it");
         check(
-            ReadingProblem::WrongType { field: "value", found: "null", wanted: "a number" },
-            "`value` is null; send a number",
+            ReadingProblem::WrongType { field: "value", found: "an array", wanted: "a number" },
+            "the value is an array; send a number, or null where there is none",
         );
         assert!(ReadingProblem::Fault(Some(&"x".repeat(10_000))).to_string().len() < 300);
     }

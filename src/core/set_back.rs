@@ -1,7 +1,7 @@
-//! The clock of the box was set back: what a wrong time has moved is lowered, so that right readings count at once.
+//! The clock of the machine was set back: what a wrong time has moved is lowered, so that right readings count at once.
 //!
 //! A time that is later than the right clock by more than `validate.max_future` is of the wrong clock, because no reading
-//! with such a time would be accepted. The rule is in docs/semantics.md, "The clock of the box".
+//! with such a time would be accepted. The rule is in docs/semantics.md, "The clock of the machine".
 
 use std::fmt;
 
@@ -204,7 +204,7 @@ impl SetBacks {
     }
 }
 
-/// What is wrong with the clock of the box, as far as the journal tells.
+/// What is wrong with the clock of the machine, as far as the journal tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BoxClockFault {
     /// It shows a time at which no machine was set.
@@ -226,9 +226,9 @@ impl fmt::Display for BoxClockFault {
             ),
             Self::SetBack(SetBack { from_ms, to_ms }) => write!(
                 f,
-                "weir's own clock was set back by {} to {}: a device that takes its time from this machine follows it",
-                Span(from_ms.saturating_sub(to_ms)),
-                Rfc3339(to_ms)
+                "weir's own clock was wrong until it was set back by {}; devices that take its time become right by \
+                 themselves",
+                Span(from_ms.saturating_sub(to_ms))
             ),
         }
     }
@@ -298,7 +298,7 @@ impl RightClock {
 }
 
 impl Operator {
-    /// What is wrong with the clock of the box, for the sentence of a reading that is rejected by its time.
+    /// What is wrong with the clock of the machine, for the sentence of a reading that is rejected by its time.
     pub(super) fn clock_fault(&self) -> Option<BoxClockFault> {
         let now_ms = self.clocks.journal.now_ms;
         if now_ms < FIRST_PLAUSIBLE_MS {
@@ -307,7 +307,7 @@ impl Operator {
         self.clocks.set_backs.recent(now_ms).map(BoxClockFault::SetBack)
     }
 
-    /// Journal times from which and to which the clock of the box was last set back.
+    /// Journal times from which and to which the clock of the machine was last set back.
     pub fn last_set_back(&self) -> Option<(i64, i64)> {
         self.clocks.set_backs.last.map(|last| (last.from_ms, last.to_ms))
     }

@@ -6,8 +6,8 @@
 //! ```
 //! A header of format 1 ends before the replays, one of format 2 behind them, one of format 3 before the added fields. Groups of
 //! formats 1 to 3 have no added fields in devices and series, groups of formats 1 and 2 name no users, and clients in a
-//! group of format 1 have a ring of messages. Totals of earlier versions may have fewer reasons. Fields are in the binary form of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be
-//! derived.
+//! group of format 1 have a ring of messages. Totals of earlier versions may have fewer reasons. Fields are in the binary form
+//! of [`codec`](crate::core::codec). Indexes, deadlines and sizes are not stored, because they can be derived.
 
 use std::hint::black_box;
 
@@ -28,19 +28,16 @@ use crate::core::totals::Totals;
 use crate::core::watermark::NONE_MS;
 use crate::defects::{self, Defect};
 
+/// Format of the header.
 const HEADER_FORMAT: u8 = 4;
-/// Tag of the added field with counts of sequence numbers.
-const TAG_SEQUENCE_COUNTS: u8 = 2;
 /// Header of versions that had no added fields.
 const HEADER_WITHOUT_FIELDS: u8 = 3;
 /// Header of versions that forgot devices only after their silence.
 const HEADER_WITHOUT_FORGETTING: u8 = 2;
 /// Header of versions without replays.
 const HEADER_WITHOUT_REPLAYS: u8 = 1;
-/// Tag of the added field with the times when the clock of the machine was set back.
-const TAG_SET_BACKS: u8 = 4;
-/// Added field of the header: window sizes that were dropped before their time.
-const TAG_SIZES_DROPPED: u8 = 8;
+
+/// Format of a key group.
 const GROUP_FORMAT: u8 = 4;
 /// Group of versions that had no added fields.
 const GROUP_WITHOUT_FIELDS: u8 = 3;
@@ -49,15 +46,24 @@ const GROUP_WITHOUT_USERS: u8 = 2;
 /// Group of versions that remembered at most 64 messages of a client.
 const GROUP_WITH_RINGS: u8 = 1;
 
-/// Tag of the header's added field with the number of messages that repeated what was retained.
+// Tags of the added fields of the header.
+
+/// Number of messages that repeated what was retained.
 const TAG_RETAINED_REPEATS: u8 = 1;
-const TAG_ERROR_SHARE: u8 = 11;
-/// Tag of the header's added field with the elements of which a part was replayed.
-const TAG_DIVIDED_ELEMENTS: u8 = 12;
-/// Tag of the header's added field with the counts of backlogs, and until when windows of all devices are held.
-const TAG_BACKLOGS: u8 = 9;
-/// Tag of the counts of absent values, arrival times and cleared topics among the added fields of the header.
+/// Counts of sequence numbers.
+const TAG_SEQUENCE_COUNTS: u8 = 2;
+/// Counts of absent values, arrival times and cleared topics.
 const TAG_ODD_TOTALS: u8 = 3;
+/// Times when the clock of the machine was set back.
+const TAG_SET_BACKS: u8 = 4;
+/// Number of window sizes that were dropped before their time.
+const TAG_SIZES_DROPPED: u8 = 8;
+/// Counts of backlogs, and until when windows of all devices are held.
+const TAG_BACKLOGS: u8 = 9;
+/// What the errors log holds of errors without a known device, and the number of errors that were not stored.
+const TAG_ERROR_SHARE: u8 = 11;
+/// Elements of which a part was replayed.
+const TAG_DIVIDED_ELEMENTS: u8 = 12;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! What a failed check is called is in `problem`; the order of checks is that of `Reason`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::IntErrorKind;
 
 use jiff::tz::TimeZone;
 
@@ -91,7 +92,7 @@ pub(super) fn device_id<'m>(topic: Option<&'m str>, payload: Option<&'m str>) ->
 pub(super) fn device_id_field<'m>(token: &'m JsonToken<'_>) -> Result<Option<&'m str>, ReadingProblem<'m>> {
     match token {
         JsonToken::Text(text) => Ok(Some(text)),
-        JsonToken::Absent | JsonToken::Null => Ok(None),
+        none if none.is_none() => Ok(None),
         other => Err(ReadingProblem::WrongType { field: "device_id", found: other.kind(), wanted: "a string" }),
     }
 }
@@ -107,35 +108,24 @@ pub(super) fn metric_field<'m>(token: &'m JsonToken<'_>) -> Result<&'m str, Read
 
 /// Reads the `value` field, or a value in `metrics`.
 #[inline]
-pub(super) fn value<'m>(token: &'m JsonToken<'_>, numeric_strings: bool) -> Result<f64, ReadingProblem<'m>> {
+pub(super) fn value<'m>(token: &'m JsonToken<'_>, settings: &Settings) -> Result<f64, ReadingProblem<'m>> {
     match token {
         JsonToken::Number(number) => finite(number.to_f64(), number.text()),
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
-        JsonToken::Text(text) => match text.parse() {
-            Ok(value) if numeric_strings && !text.contains(['n', 'N']) => finite(value, text),
-            Ok(_) if !text.contains(['n', 'N']) => Err(ReadingProblem::NumericString(text)),
-            _ => Err(ReadingProblem::TextValue(text)),
-        },
+        JsonToken::Text(text) => text_value(text, settings),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
         JsonToken::Null if defects::is(Defect::CountAbsentValues) => Ok(0.0),
         other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
 }
 
-/// Strings that devices and their libraries send where there is no value, in lower case. A sign may stand before them.
-const ABSENT_VALUES: [&str; 13] =
-    ["", "-", "nan", "inf", "infinity", "none", "null", "nil", "undefined", "unavailable", "unknown", "n/a", "na"];
-
-/// Whether the device says that there is no value: `null`, a bare word such as `NaN`, or a string that says so.
-pub(super) fn is_absent_value(token: &JsonToken<'_>) -> bool {
-    match token {
-        JsonToken::Null | JsonToken::BareWord => true,
-        JsonToken::Text(text) => {
-            let text = text.trim();
-            let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-            ABSENT_VALUES.iter().any(|absent| absent.eq_ignore_ascii_case(unsigned))
-        }
-        _ => false,
+/// Reads a value that is a string. Printers with a fixed width put blanks around numbers.
+fn text_value<'m>(text: &'m str, settings: &Settings) -> Result<f64, ReadingProblem<'m>> {
+    let number = if settings.has_field_rules() { text.trim() } else { text };
+    match number.parse() {
+        Ok(value) if settings.numeric_strings && !number.contains(['n', 'N']) => finite(value, number),
+        Ok(_) if !number.contains(['n', 'N']) => Err(ReadingProblem::NumericString(text)),
+        _ => Err(ReadingProblem::TextValue(text)),
     }
 }
 
@@ -161,7 +151,9 @@ const NO_FAULTS: [&str; 14] = [
 /// an empty array and an empty object say none.
 pub(super) fn tells_fault(error: &str) -> bool {
     let text = error.trim();
-    let is_zero = text.parse::<f64>().is_ok_and(|code| code == 0.0) || matches!(text, "0x0" | "0x00" | "0x0000");
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let is_zero = text.parse::<f64>().is_ok_and(|code| code == 0.0)
+        || hex.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit == b'0'));
     let is_empty = text.strip_prefix(['[', '{']).is_some_and(|rest| matches!(rest.trim(), "]" | "}"));
     !is_zero && !is_empty && !NO_FAULTS.iter().any(|none| none.eq_ignore_ascii_case(text))
 }
@@ -193,7 +185,7 @@ pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result
             Some((false, seq)) => Some(seq),
             _ => whole_number(number.text()),
         },
-        JsonToken::Absent | JsonToken::Null => return Ok(None),
+        none if none.is_none() => return Ok(None),
         JsonToken::Text(text) => whole_number(text.trim()),
         _ => None,
     };
@@ -210,22 +202,32 @@ pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result
 fn whole_number(text: &str) -> Option<u64> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent: i64 = exponent.parse().ok()?;
+    let exponent = saturated(exponent)?;
     let (is_negative, whole) = whole.strip_prefix('-').map_or((false, whole), |whole| (true, whole));
     let mut digits = format!("{whole}{fraction}");
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut power = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let mut power = exponent.saturating_sub(i64::try_from(fraction.len()).ok()?);
     while digits.ends_with('0') {
         digits.pop();
-        power += 1;
+        power = power.saturating_add(1);
     }
     if digits.is_empty() {
         return Some(0);
     }
     let power = u32::try_from(power).ok()?;
     digits.parse::<u64>().ok()?.checked_mul(10_u64.checked_pow(power)?).filter(|_| !is_negative)
+}
+
+/// An exponent, or the nearest one that fits in 64 bits.
+fn saturated(exponent: &str) -> Option<i64> {
+    match exponent.parse::<i64>().map_err(|error| *error.kind()) {
+        Ok(exponent) => Some(exponent),
+        Err(IntErrorKind::PosOverflow) => Some(i64::MAX),
+        Err(IntErrorKind::NegOverflow) => Some(i64::MIN),
+        Err(_) => None,
+    }
 }
 
 /// Reads the `boot` field; returns a hash of it.
@@ -236,7 +238,7 @@ pub(super) fn boot<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProb
         JsonToken::Text(text) => Ok(Some(xxh64(text.as_bytes(), 0))),
         JsonToken::Number(number) if is_integer_text(number) => Ok(Some(xxh64(number.text().as_bytes(), 1))),
         JsonToken::Number(_) => Err(ReadingProblem::WrongType { field: "boot", found: "a fractional number", wanted }),
-        JsonToken::Absent | JsonToken::Null => Ok(None),
+        none if none.is_none() => Ok(None),
         other => Err(ReadingProblem::WrongType { field: "boot", found: other.kind(), wanted }),
     }
 }
@@ -290,7 +292,8 @@ mod tests {
     }
 
     fn check_value(text: &str, numeric_strings: bool, expected: Result<f64, Reason>) {
-        assert_eq!(value(&token(text), numeric_strings).map_err(|problem| problem.reason()), expected, "{text}");
+        let settings = Settings { numeric_strings, ..Settings::default() };
+        assert_eq!(value(&token(text), &settings).map_err(|problem| problem.reason()), expected, "{text}");
     }
 
     #[test]
@@ -302,6 +305,10 @@ mod tests {
         check_value("1e400", false, Err(Reason::WrongType));
         check_value("\"1.5\"", false, Err(Reason::WrongType));
         check_value("\"1.5\"", true, Ok(1.5));
+        check_value("\"  21.50 \"", true, Ok(21.5));
+        check_value("\"+1.5\"", true, Ok(1.5));
+        let strict = Settings { numeric_strings: true, rules: 0, ..Settings::default() };
+        assert!(value(&token("\" 1.5\""), &strict).is_err());
         check_value("\"1e400\"", true, Err(Reason::WrongType));
         check_value("\"nan\"", true, Err(Reason::WrongType));
         check_value("\"inf\"", true, Err(Reason::WrongType));
@@ -345,6 +352,13 @@ mod tests {
         check("0.000e999999999999", Some(0));
         check("-0", Some(0));
         check("-0.0", Some(0));
+        check("0e9223372036854775807", Some(0));
+        check("0.0e-9223372036854775808", Some(0));
+        check("0e99999999999999999999", Some(0));
+        check("0e-99999999999999999999", Some(0));
+        check("10e9223372036854775807", None);
+        check("10.0e9223372036854775807", None);
+        check("1000e-9223372036854775807", None);
         for text in ["-1", "1.5", "18446744073709551616", "1e20", "1e-1", "1e999999999999999999999", "true", "[]", "{}"]
         {
             check(text, None);
@@ -365,30 +379,37 @@ mod tests {
         assert_ne!(boot(&token("7")), boot(&token("-7")));
         assert!(boot(&token("123456789012345678901234567890")).is_ok());
         assert_eq!(boot(&token("null")), Ok(None));
+        assert_eq!(boot(&JsonToken::BareWord), Ok(None));
+        assert_eq!(sequence_number(&JsonToken::BareWord, 9), Ok(None));
+        assert_eq!(device_id_field(&JsonToken::BareWord), Ok(None));
         assert!(boot(&token("7.5")).is_err());
         assert!(boot(&token("[]")).is_err());
     }
 
     #[test]
-    fn values_that_are_absent() {
-        for text in
-            ["null", "\"\"", "\" \"", "\"NaN\"", "\"-inf\"", "\"Unavailable\"", "\"unknown\"", "\"N/A\"", "\"--\""]
-        {
-            assert!(is_absent_value(&token(text)), "{text}");
-        }
-        for text in ["0", "\"ON\"", "\"0\"", "\"nano\"", "[]", "{}", "true", ""] {
-            assert!(!is_absent_value(&token(text)), "{text}");
-        }
-    }
-
-    #[test]
     fn errors_that_tell_no_fault() {
-        for error in
-            ["", " ", "no error", "No Error", "NONE", "ok", "OK", "0", "0.0", "-0", "0x00", "false", "[]", "{ }", "n/a"]
-        {
+        for error in [
+            "",
+            " ",
+            "no error",
+            "No Error",
+            "NONE",
+            "ok",
+            "OK",
+            "0",
+            "0.0",
+            "-0",
+            "0x0",
+            "0x00",
+            "0X00000000",
+            "false",
+            "[]",
+            "{ }",
+            "n/a",
+        ] {
             assert!(!tells_fault(error), "{error:?}");
         }
-        for error in ["E1", "1", "true", "[0]", "{\"code\":0}", "no sensor", "not ok", "-1"] {
+        for error in ["E1", "1", "true", "[0]", "{\"code\":0}", "no sensor", "not ok", "-1", "0x", "0x01"] {
             assert!(tells_fault(error), "{error:?}");
         }
     }

@@ -40,17 +40,18 @@ pub(in crate::core) struct ElementFields<'a> {
     pub value: JsonToken<'a>,
     /// The field `timestamp`.
     pub timestamp: JsonToken<'a>,
-    /// The field that states the time where `timestamp` states none; a strict scanner leaves it absent.
+    /// The field that states the time where `timestamp` states none, or one that looks like no time; a strict scanner leaves
+    /// it absent.
     pub other_time: JsonToken<'a>,
-    /// Rank of `other_time` among [`TIME_FIELDS`].
-    other_time_rank: usize,
+    /// Number of [`TIME_FIELDS`] from that of `other_time` on; 0 where `other_time` looks like no time.
+    other_time_precedence: usize,
     /// The field `seq`.
     pub seq: JsonToken<'a>,
     /// The field `boot`.
     pub boot: JsonToken<'a>,
     /// The field `metrics`.
     pub metrics: MetricsField,
-    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null` or `false`.
+    /// The field `error`: a string, or the JSON text of something else; `None` where it is absent, `null`, `NaN` or `false`.
     pub error: Option<Cow<'a, str>>,
 }
 
@@ -85,6 +86,7 @@ impl<'a> ElementFields<'a> {
                     "seq" => &mut self.seq,
                     "boot" => &mut self.boot,
                     "metrics" => {
+                        self.drop_metrics(entries, scanner.is_lenient());
                         self.metrics = metrics(entries, scanner, inner, max_readings)?;
                         return Ok(());
                     }
@@ -117,11 +119,27 @@ impl<'a> ElementFields<'a> {
         }
     }
 
-    /// Keeps the time of a field of [`TIME_FIELDS`] unless one with a better rank states the time.
+    /// Keeps the time of a field of [`TIME_FIELDS`] unless one that goes before it states the time. What looks like no time
+    /// hides none.
     fn note_time(&mut self, rank: usize, time: JsonToken<'a>) {
-        let is_better = rank < self.other_time_rank && !timestamp::states_none(&time);
-        if is_better || rank == self.other_time_rank || timestamp::states_none(&self.other_time) {
-            (self.other_time, self.other_time_rank) = (time, rank);
+        let precedence = if timestamp::looks_like_time(&time) { TIME_FIELDS.len() - rank } else { 0 };
+        if precedence >= self.other_time_precedence {
+            (self.other_time, self.other_time_precedence) = (time, precedence);
+        }
+    }
+
+    /// What states the time where `timestamp` states none.
+    pub fn stated_other_time(&self) -> Option<&JsonToken<'a>> {
+        (self.other_time_precedence > 0).then_some(&self.other_time)
+    }
+
+    /// Drops the entries of a field `metrics` that comes again. A strict scanner keeps them, and counts them among the readings
+    /// of the message.
+    fn drop_metrics(&mut self, entries: &mut Vec<MetricEntry<'a>>, lenient: bool) {
+        if let MetricsField::Entries(range) = &self.metrics
+            && lenient
+        {
+            entries.truncate(range.start);
         }
     }
 
@@ -143,11 +161,12 @@ impl<'a> ElementFields<'a> {
 
     /// Forgets all fields.
     pub(super) fn clear(&mut self) {
-        let Self { device_id, metric, value, timestamp, other_time, other_time_rank: _, seq, boot, metrics, error } =
+        let Self { device_id, metric, value, timestamp, other_time, other_time_precedence, seq, boot, metrics, error } =
             self;
         for token in [device_id, metric, value, timestamp, other_time, seq, boot] {
             *token = JsonToken::Absent;
         }
+        *other_time_precedence = 0;
         *metrics = MetricsField::Absent;
         *error = None;
     }
@@ -165,10 +184,14 @@ fn metrics<'a>(
         return Ok(if token.is_none() { MetricsField::Absent } else { MetricsField::NotAnObject(token.kind()) });
     }
     let start = entries.len();
+    let mut is_full = false;
     scanner.object(|scanner| {
         let metric = scanner.key()?;
         let value = scanner.value(depth + 1)?;
-        if entries.len() <= max_readings {
+        if entries.len() > max_readings {
+            is_full = is_full || !has_room(entries, start, max_readings, scanner.is_lenient());
+        }
+        if !is_full {
             entries.push(MetricEntry { metric, value });
         }
         Ok(())
@@ -177,11 +200,23 @@ fn metrics<'a>(
     Ok(MetricsField::Entries(start..entries.len()))
 }
 
+/// Whether one more entry is kept, where there are more than `max_readings`. Some may be overwritten ones: they are removed
+/// once there are twice as many, so that a metric that comes again and again hides no other one. Where more than
+/// `max_readings` stay, the message has too many. A strict scanner removes none, so that a metric may be missing.
+#[cold]
+fn has_room(entries: &mut Vec<MetricEntry<'_>>, start: usize, max_readings: usize, lenient: bool) -> bool {
+    if lenient && entries.len() > max_readings.saturating_mul(2) {
+        drop_overwritten(entries, start);
+        return entries.len() <= max_readings;
+    }
+    lenient
+}
+
 fn fault<'a>(scanner: &mut JsonScanner<'a>, depth: u32) -> Result<Option<Cow<'a, str>>, JsonSyntaxError> {
     scanner.peek();
     let start = scanner.position();
     Ok(match scanner.value(depth)? {
-        JsonToken::Absent | JsonToken::Null | JsonToken::Bool(false) => None,
+        JsonToken::Absent | JsonToken::Null | JsonToken::BareWord | JsonToken::Bool(false) => None,
         JsonToken::Text(text) => Some(text),
         _ => Some(Cow::Borrowed(scanner.text_since(start))),
     })

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::core::json::is_filler;
+
 /// A format that is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::core) enum ForeignFormat {
@@ -32,8 +34,14 @@ impl fmt::Display for ForeignFormat {
             Self::Cbor => "CBOR",
             Self::MessagePack => "MessagePack",
             Self::Bson => "BSON",
-            Self::Protobuf => "Protocol Buffers, which Sparkplug B has too",
-            Self::Zstandard => "Zstandard; weir unpacks gzip and zlib",
+            Self::Protobuf => "Protocol Buffers (as in Sparkplug B)",
+            Self::Zstandard => {
+                return write!(
+                    f,
+                    "the payload looks like Zstandard, which weir does not unpack; compress it with gzip or zlib, or send \
+                     JSON such as {EXAMPLE}"
+                );
+            }
             Self::Xml => "XML",
             Self::LineProtocol => "the line protocol of InfluxDB",
             Self::Number => return write!(f, "the payload is a number alone; send it with its metric: {EXAMPLE}"),
@@ -45,7 +53,7 @@ impl fmt::Display for ForeignFormat {
 
 /// The format of a text that is no object and no array.
 pub(super) fn of_text(text: &str) -> Option<ForeignFormat> {
-    let text = text.trim_matches(super::malformed::is_filler);
+    let text = text.trim_matches(is_filler);
     if text.starts_with('<') {
         return Some(ForeignFormat::Xml);
     }
@@ -68,7 +76,7 @@ fn is_line_protocol(text: &str) -> bool {
 
 /// Whether `text` has control characters, as a binary format has.
 pub(super) fn has_control_characters(text: &str) -> bool {
-    text.chars().any(|c| c.is_ascii_control() && !super::malformed::is_filler(c))
+    text.chars().any(|c| c.is_ascii_control() && !is_filler(c))
 }
 
 /// The binary format that `bytes` are of as a whole.

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use crate::core::decode::foreign::{self, ForeignFormat};
-use crate::core::decode::text::NOT_UTF8;
 use crate::core::decode::unpack::{Packing, UnpackFailure};
-use crate::core::json::{EXPECTED_KEY, JsonSyntaxError, NOTHING_MAY_FOLLOW};
+use crate::core::json::{EXPECTED_KEY, JsonSyntaxError, NOT_UTF8, NOTHING_MAY_FOLLOW, is_filler};
 
 /// Why a message as a whole is `malformed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +19,8 @@ pub(in crate::core) enum MalformedMessage {
     Utf16,
     /// The payload is compressed and cannot be unpacked.
     Packed(Packing, UnpackFailure),
+    /// What was unpacked is compressed again.
+    PackedAgain(Packing),
     /// The payload is of another format than JSON.
     Foreign(ForeignFormat),
     /// The payload is not JSON.
@@ -43,8 +44,9 @@ pub(in crate::core) enum MalformedMessage {
 }
 
 impl MalformedMessage {
-    /// Says more about a syntax error in `text`, which begins at byte `offset` of the payload.
-    pub fn explained(self, text: &str, offset: usize) -> Self {
+    /// Says more about a syntax error in `text`, which begins at byte `offset` of the payload. `is_substituted` says whether it
+    /// has characters that stand for bytes that are no UTF-8.
+    pub fn explained(self, text: &str, offset: usize, is_substituted: bool) -> Self {
         let end = text.trim_end_matches(is_filler).len();
         let JsonSyntaxError { what, at } = match self {
             Self::Syntax(syntax) => syntax,
@@ -59,9 +61,11 @@ impl MalformedMessage {
         }
         match next {
             _ if at >= end => Self::CutOff(end + offset),
-            _ if char::from(next) == NOT_UTF8 => Self::NotUtf8(shown),
+            _ if is_substituted && char::from(next) == NOT_UTF8 => Self::NotUtf8(shown),
+            _ if is_cut_word(text.get(at..end).unwrap_or_default()) => Self::CutOff(end + offset),
+            b',' if what == NOTHING_MAY_FOLLOW && at + 1 == end => Self::TrailingComma(shown + 1),
             b'}' | b']' if before.ends_with(',') => Self::TrailingComma(shown),
-            b'\'' => Self::SingleQuotes(shown),
+            b'\'' if what != NOTHING_MAY_FOLLOW => Self::SingleQuotes(shown),
             b'{' | b'[' | b',' if what == NOTHING_MAY_FOLLOW => Self::SecondValue(shown),
             _ if what == EXPECTED_KEY && (next.is_ascii_alphabetic() || next == b'_') => Self::BareKey(shown),
             _ => Self::Syntax(JsonSyntaxError { what, at: shown }),
@@ -69,9 +73,9 @@ impl MalformedMessage {
     }
 }
 
-/// Whether a character says nothing where it stands behind JSON.
-pub(super) fn is_filler(c: char) -> bool {
-    matches!(c, '\0' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
+/// Whether the text, which is the last of a payload, is the beginning of a word of JSON.
+fn is_cut_word(rest: &str) -> bool {
+    ["true", "false", "null"].iter().any(|word| word.starts_with(rest))
 }
 
 impl fmt::Display for MalformedMessage {
@@ -84,6 +88,9 @@ impl fmt::Display for MalformedMessage {
             Self::NotUtf8(at) => write!(f, "the payload is not UTF-8 at byte {at}; send JSON text in UTF-8"),
             Self::Utf16 => f.write_str("the payload looks like UTF-16; send JSON text in UTF-8"),
             Self::Packed(packing, failure) => write!(f, "the payload is compressed with {packing}, and {failure}"),
+            Self::PackedAgain(packing) => {
+                write!(f, "the payload is compressed with {packing} once more; compress it once")
+            }
             Self::Foreign(format) => format.fmt(f),
             Self::Syntax(JsonSyntaxError { what, at }) => {
                 write!(f, "the payload is not valid JSON at byte {at}: {what}")
@@ -94,7 +101,7 @@ impl fmt::Display for MalformedMessage {
                  small?)"
             ),
             Self::TrailingComma(at) => {
-                write!(f, "the comma before byte {at} has nothing behind it; leave it out")
+                write!(f, "the comma before byte {at} has nothing after it; leave it out")
             }
             Self::SingleQuotes(at) => write!(f, "there are single quotes at byte {at}; send double quotes"),
             Self::BareKey(at) => write!(f, "the key at byte {at} has no quotes; put it in double quotes"),

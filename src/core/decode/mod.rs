@@ -11,7 +11,7 @@ use crate::core::settings::Settings;
 
 pub(super) use fields::{ElementFields, MetricEntry, MetricsField};
 pub(super) use malformed::MalformedMessage;
-pub(super) use text::{NOT_UTF8, RecoveredText};
+pub(super) use text::RecoveredText;
 
 /// How payloads are decoded.
 #[derive(Debug, Clone, Copy)]
@@ -113,8 +113,8 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Refuses a message without readings or with too many. Decoding keeps at most one element and one entry beyond the
-    /// limit, which is enough to see it.
+    /// Refuses a message without readings or with too many. Decoding keeps more entries than the
+    /// limit, and one element more, where there are so many, which is enough to see it.
     fn check_count(&self, rules: DecodeRules) -> Result<(), MalformedMessage> {
         let count = if self.is_single {
             self.single.count(rules.lenient)

@@ -64,6 +64,17 @@ fn faults() {
     assert_eq!(fields(r#"{"error":17}"#).error.as_deref(), Some("17"));
     assert_eq!(fields(r#"{"error":null,"value":1}"#).error, None);
     assert_eq!(fields(r#"{"error":false,"value":1}"#).error, None);
+    assert_eq!(fields(r#"{"error":NaN,"value":1}"#).error, None);
+    assert_eq!(fields(r#"{"error":None}"#).error, None);
+}
+
+#[test]
+fn bare_words_are_no_values() {
+    let message =
+        fields(r#"{"device_id":undefined,"metric":None,"value":NaN,"seq":nan,"boot":None,"metrics":{"a":1}}"#);
+    assert!(message.has_reading());
+    assert_eq!(message.indexes(false), 1);
+    assert_eq!(fields(r#"{"metrics":None,"metric":"t","value":1}"#).metrics, MetricsField::Absent);
 }
 
 /// What becomes of a payload: its number of readings, or the sentence of its error.
@@ -121,7 +132,12 @@ fn the_advice_about_payloads_helps() {
     );
     check_advice(b"{\"metric\":\"t\0\0", "ends after 12 bytes", GOOD);
     check_advice(br#"[{"metric":"t","value":1},"#, "ends after 26 bytes", br#"[{"metric":"t","value":1}]"#);
-    check_advice(br#"{"metric":"t","value":1,}"#, "the comma before byte 24 has nothing behind it; leave it out", GOOD);
+    check_advice(br#"{"metric":"t","value":tru"#, "ends after 25 bytes", br#"{"metric":"t","value":true}"#);
+    check_advice(br#"{"metric":"t","value":1,"x":nul"#, "ends after 31 bytes", GOOD);
+    check_advice(br#"{"metric":"t","value":1.""#, "decimal point", GOOD);
+    check_advice(br#"{"metric":"t","value":1."#, "ends after 24 bytes", GOOD);
+    check_advice(&[GOOD, b",\r\n"].concat(), "the comma before byte 25 has nothing after it; leave it out", GOOD);
+    check_advice(br#"{"metric":"t","value":1,}"#, "the comma before byte 24 has nothing after it; leave it out", GOOD);
     check_advice(br#"[{"metric":"t","value":1}, ]"#, "leave it out", br#"[{"metric":"t","value":1} ]"#);
     check_advice(b"{'metric': 't', 'value': 1}", "single quotes at byte 1; send double quotes", GOOD);
     check_advice(b"{\"metric\": 't', \"value\": 1}", "single quotes at byte 11", GOOD);
@@ -136,9 +152,13 @@ fn the_advice_about_payloads_helps() {
     check_advice(b"weather,room=a t=21.5 1732098765123", "line protocol of InfluxDB; send JSON", GOOD);
     check_advice(b"\xa1\x61t\xfb\x40\x35\x80\0\0\0\0\0", "CBOR; send JSON", GOOD);
     check_advice(b"\x81\xa1t\x01", "MessagePack; send JSON", GOOD);
-    check_advice(b"\x0a\x01t\x10\x01", "Protocol Buffers", GOOD);
+    check_advice(b"\x0a\x01t\x10\x01", "Protocol Buffers (as in Sparkplug B); send JSON", GOOD);
+    check_advice(b"\x28\xb5\x2f\xfd\x04", "Zstandard, which weir does not unpack; compress it with gzip", GOOD);
+    check_advice(&[GOOD, b"'"].concat(), "at byte 24: nothing may follow", GOOD);
     check_advice(b"\xff\xfe{\0}\0", "UTF-16; send JSON text in UTF-8", GOOD);
     check_advice(b"{\0\"\0a\0", "UTF-16", GOOD);
+    check_advice(b"\0[\0{\0\"", "UTF-16", GOOD);
+    check_advice(&[b"\0", GOOD].concat(), "text that is no JSON", GOOD);
     check_advice(br#"{"metric":"t","value":ON}"#, "at byte 22: expected a JSON value", GOOD);
     let example = r#"{"metric":"temperature","value":21.5}"#;
     check_malformed(b"1", example);
@@ -151,6 +171,11 @@ fn what_stands_around_the_json_is_passed_over() {
     check(&[b"\xef\xbb\xbf", GOOD].concat());
     check(&[GOOD, b"\0"].concat());
     check(&[GOOD, b"\r\n\0\0 \0"].concat());
+    check(&[GOOD, b"\x0b"].concat());
+    check(&[GOOD, b"\x0c"].concat());
+    check(&[GOOD, b"\r\n\x0b\0\t\x0c "].concat());
+    check(&[b"\xef\xbb\xbf", GOOD, b"\x0c\0"].concat());
+    check_malformed(&[GOOD, b"\x0c\x0bx"].concat(), "nothing may follow");
     check(&[b"\xef\xbb\xbf ", GOOD, b"\r\n"].concat());
     check_malformed(&[GOOD, b"\0x"].concat(), "nothing may follow");
     check_malformed(b"\xef\xbb\xbf{\"metric\":}", "at byte 13");
@@ -165,10 +190,31 @@ fn bytes_that_are_no_utf8_matter_only_where_they_are_needed() {
     check(b"{\"metric\":\"t\",\"value\":1,\"note\":\"a\tb\"}");
     check_malformed(b"{\"metric\":\"t\",\xb0\"value\":1}", "not UTF-8 at byte 14");
     check_malformed(b"[\xb0]", "not UTF-8 at byte 1");
+    // What stands for such a byte is no such byte where the device sends it.
+    check_malformed(&[GOOD, b"\x1a"].concat(), "at byte 24: nothing may follow");
+    check_malformed(&[GOOD, b"\xff"].concat(), "not UTF-8 at byte 24");
     let strict = DecodeRules { lenient: false, ..RULES };
     assert!(
         outcome(b"{\"metric\":\"t\",\"value\":1,\"unit\":\"\xb0C\"}", strict).unwrap_err().contains("UTF-8 at byte 32")
     );
+}
+
+#[test]
+fn halves_of_surrogate_pairs_matter_only_where_they_are_needed() {
+    let check = |text: &str, expected: &str| {
+        let payload = format!(r#"{{"metric":"{text}","value":1,"note":"{text}","{text}":1}}"#);
+        assert_eq!(fields(&payload).metric, JsonToken::Text(expected.into()), "{text}");
+        let strict = DecodeRules { lenient: false, ..RULES };
+        assert_eq!(outcome(payload.as_bytes(), strict).is_err(), expected.contains('\u{1a}'), "{text}");
+    };
+    check(r"\ud83d\ude00", "\u{1f600}");
+    check(r"\ud83d", "\u{1a}");
+    check(r"\udcb0C", "\u{1a}C");
+    check(r"\ud83d\n", "\u{1a}\n");
+    check(r"\ud83d\u0041", "\u{1a}A");
+    check(r"\ud83d\ud83d\ude00", "\u{1a}\u{1f600}");
+    check_malformed(br#"{"metric":"t","value":1,"note":"\ud83d\u00"}"#, "four hexadecimal digits");
+    check_malformed(br#"{"metric":"t","value":1,"note":"\ud83d\x"}"#, "unknown escape");
 }
 
 #[test]
@@ -201,9 +247,71 @@ fn compressed_payloads_are_unpacked() {
     check_malformed(&gzip(b"{\"a\":"), "unpacked from gzip, the payload ends after 5 bytes");
     check_malformed(&gzip(b"42"), "unpacked from gzip, the payload is a number alone");
     check_malformed(&gzip(GOOD)[..20], "compressed with gzip, and it ends before it is complete; send all of it");
-    check_malformed(&gzip(&gzip(GOOD)), "not UTF-8");
+    check_malformed(&gzip(&gzip(GOOD)), "unpacked from gzip, the payload is compressed with gzip once more");
+    check_malformed(&gzip(b"\xa1\x61t\x01"), "unpacked from gzip, the payload looks like CBOR");
+    check_malformed(&gzip(b" \n"), "unpacked from gzip, the payload has only white space and NULs");
+    check_malformed(&gzip(b""), "unpacked from gzip, the payload has only white space and NULs");
+    check_malformed(&gzip(b"\xff\xfe{\0}\0"), "unpacked from gzip, the payload looks like UTF-16");
+    // Text that looks like JSON is no other format, also where its first bytes are some.
+    let note = |len: usize| format!("\n{{\"metric\":\"t\",\"value\":1,\"note\":\"\u{1}{}\"}}", "x".repeat(len));
+    for len in 0..200 {
+        assert_eq!(outcome(&gzip(note(len).as_bytes()), RULES), Ok(1), "{len}");
+        assert_eq!(outcome(format!("\u{feff}{}", note(len)).as_bytes(), RULES), Ok(1), "{len}");
+    }
+    check_malformed(&gzip(b"\xff\0"), "unpacked from gzip, the payload is not UTF-8 at byte 0");
     let strict = DecodeRules { lenient: false, ..RULES };
     assert!(outcome(&gzip(GOOD), strict).unwrap_err().contains("not UTF-8 at byte 1"));
+}
+
+/// `08 1d` begins a payload of zlib with a small window, and one of Protocol Buffers.
+#[test]
+fn what_only_begins_like_zlib_is_guessed() {
+    let small_window = |bytes: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        [b"\x08\x1d", &encoder.finish().unwrap()[2..]].concat()
+    };
+    let whole = small_window(GOOD);
+    assert_eq!(outcome(&whole, RULES), Ok(1));
+    check_malformed(&small_window(b"42"), "unpacked from zlib, the payload is a number alone");
+    check_malformed(&whole[..20], "compressed with zlib, and it ends before it is complete");
+    check_malformed(&small_window(&vec![b' '; 1 << 20]), "compressed with zlib, and it unpacks to more than");
+    check_malformed(b"\x08\x1d\x10\x01", "Protocol Buffers");
+    check_malformed(b"\x08\x1d\x11\0\0\0\0\0\x80\x35\x40", "Protocol Buffers");
+    check_malformed(b"x\x9c\x10\x01", "compressed with zlib");
+}
+
+#[test]
+fn metrics_that_come_again_do_not_hide_others() {
+    let check = |payload: &str, max_readings, expected: Result<usize, &str>| {
+        let found = outcome(payload.as_bytes(), DecodeRules { max_readings, lenient: true });
+        match expected {
+            Ok(count) => assert_eq!(found, Ok(count), "{payload}"),
+            Err(part) => assert!(found.as_ref().is_err_and(|sentence| sentence.contains(part)), "{payload}: {found:?}"),
+        }
+    };
+    check(r#"{"metrics":{"a":1,"a":2,"b":3}}"#, 1, Err("more than 1 readings"));
+    check(r#"{"metrics":{"a":1,"a":2,"b":3}}"#, 2, Ok(2));
+    check(r#"{"metrics":{"a":1,"a":2,"a":3,"a":4,"a":5,"a":6,"b":7}}"#, 2, Ok(2));
+    check(r#"{"metrics":{"a":1,"a":2,"a":3,"a":4,"a":5,"a":6,"a":7}}"#, 1, Ok(1));
+    check(r#"{"metrics":{"a":1,"b":2,"c":3,"a":4,"b":5,"c":6,"a":7}}"#, 2, Err("more than 2 readings"));
+    check(r#"[{"metrics":{"a":1,"b":2}},{"metrics":{"c":1,"c":2,"c":3,"c":4,"d":5}}]"#, 4, Ok(2 + 4));
+    check(r#"[{"metrics":{"a":1,"b":2}},{"metrics":{"c":1,"c":2,"c":3,"c":4,"d":5}}]"#, 3, Err("more than 3"));
+    check(r#"{"metrics":{"a":1,"b":2},"metrics":{"c":3}}"#, 2, Ok(1));
+    check(r#"{"metrics":{"a":1,"b":2},"metrics":null,"metric":"c","value":1}"#, 1, Ok(1));
+    check(r#"{"metrics":{"a":1,"b":2},"metrics":7}"#, 1, Ok(1));
+    let many: Vec<String> = (0..5_000).map(|i| format!(r#""m{}":{i}"#, i % 7)).collect();
+    let many = format!(r#"{{"metrics":{{{}}}}}"#, many.join(","));
+    check(&many, 7, Ok(7));
+    check(&many, 6, Err("more than 6"));
+    let mut message = DecodedMessage::default();
+    message.decode(many.as_bytes(), DecodeRules { max_readings: 7, lenient: true }).unwrap();
+    let mut values: Vec<f64> = message.entries.iter().map(|entry| number(&entry.value)).collect();
+    values.sort_by(f64::total_cmp);
+    assert_eq!(values, [4993.0, 4994.0, 4995.0, 4996.0, 4997.0, 4998.0, 4999.0]);
+    // What journals of earlier versions hold is decoded as it was.
+    let strict = DecodeRules { max_readings: 1, lenient: false };
+    assert_eq!(outcome(br#"{"metrics":{"a":1,"a":2,"b":3}}"#, strict), Ok(1));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 
+use crate::core::json::is_filler;
+
 /// A payload may unpack to this many times its own size, at least to [`SMALLEST_LIMIT_BYTES`], at most to
 /// [`LARGEST_LIMIT_BYTES`]. The limits are part of the results: a replay of the journal must find the same ones.
 const LARGEST_RATIO: usize = 64;
@@ -25,12 +27,14 @@ impl Packing {
     pub fn of(payload: &[u8]) -> Option<Self> {
         match *payload {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
-            // The two bytes of the header are a multiple of 31, and there is no preset dictionary.
-            [0x78, flags, ..] if (0x7800 + u16::from(flags)).is_multiple_of(31) && flags & 0x20 == 0 => {
-                Some(Self::Zlib)
-            }
+            [cmf, flags, ..] if is_zlib(cmf, flags) => Some(Self::Zlib),
             _ => None,
         }
+    }
+
+    /// Whether other formats seldom begin like `payload`, which does not unpack.
+    pub fn is_certain(self, payload: &[u8]) -> bool {
+        self == Self::Gzip || payload.first() == Some(&LARGEST_WINDOW)
     }
 
     /// Unpacks `payload`.
@@ -47,9 +51,19 @@ impl Packing {
             }
             Self::Zlib => rest = read(ZlibDecoder::new(rest), limit, &mut unpacked)?.into_inner(),
         }
-        let is_filled = rest.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
+        let is_filled = rest.iter().all(|byte| is_filler(char::from(*byte)));
         if is_filled { Ok(unpacked) } else { Err(UnpackFailure::Damaged) }
     }
+}
+
+/// First byte of zlib data with the largest window, which nearly all devices use.
+const LARGEST_WINDOW: u8 = 0x78;
+
+/// Whether these are the first two bytes of zlib data: the method is deflate, the window is at most 32 KiB, both bytes are a
+/// multiple of 31, and there is no preset dictionary.
+fn is_zlib(cmf: u8, flags: u8) -> bool {
+    let is_deflate = cmf & 0x0f == 8 && cmf <= LARGEST_WINDOW;
+    is_deflate && u16::from_be_bytes([cmf, flags]).is_multiple_of(31) && flags & 0x20 == 0
 }
 
 /// Reads everything from `decoder` and returns it. Reads at most one byte beyond `limit`.
@@ -137,7 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn windows_of_all_sizes_unpack() {
+        let with_header = |header: [u8; 2]| [&header[..], &zlib(b"{\"a\":1}", 6)[2..]].concat();
+        for header in [[0x08, 0x1d], [0x18, 0x19], [0x28, 0x15], [0x38, 0x11], [0x48, 0x89], [0x58, 0x85], [0x68, 0x81]]
+        {
+            assert_eq!(unpack(&with_header(header)), Some(Ok(b"{\"a\":1}".to_vec())), "{header:02x?}");
+        }
+        // A window of 64 KiB, another method, a wrong check, a preset dictionary.
+        for header in [[0x88, 0x1c], [0x77, 0x85], [0x08, 0x1e], [0x78, 0xbb]] {
+            assert_eq!(unpack(&with_header(header)), None, "{header:02x?}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_or_damaged_is_told_apart() {
+        assert_eq!(unpack(&[gzip(b"{}"), b"\x0b\x0c\0 ".to_vec()].concat()), Some(Ok(b"{}".to_vec())));
         let whole = gzip(b"{\"metric\":\"t\",\"value\":1}");
         for len in 3..whole.len() {
             assert_eq!(unpack(&whole[..len]), Some(Err(UnpackFailure::CutOff)), "{len}");

@@ -1,8 +1,8 @@
 //! A scanner of JSON text (RFC 8259) that copies nothing: strings are borrowed unless they hold escapes. Numbers
 //! keep their text, so that neither a 64-bit sequence number nor a nanosecond timestamp loses digits.
 //!
-//! A lenient scanner reads besides: bare words such as `NaN` where a value stands, control characters in strings, and NULs
-//! behind the text.
+//! A lenient scanner reads besides: bare words such as `NaN` where a value stands, control characters and halves of surrogate
+//! pairs in strings, and NULs and white space of all kinds behind the text.
 
 mod bare_word;
 mod number;
@@ -27,6 +27,15 @@ pub(super) struct JsonSyntaxError {
     pub what: &'static str,
     /// Byte offset of the offence.
     pub at: usize,
+}
+
+/// Stands for each byte that is no UTF-8 (SUBSTITUTE), and for half of a surrogate pair. A lenient scanner passes over it in
+/// strings that nobody needs, and no device id, metric or time may have it.
+pub(super) const NOT_UTF8: char = '\u{1a}';
+
+/// Whether a character says nothing where it stands behind JSON.
+pub(super) fn is_filler(c: char) -> bool {
+    matches!(c, '\0' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 
 /// A scalar value, or the kind of a value that was skipped.
@@ -66,9 +75,9 @@ impl JsonToken<'_> {
         }
     }
 
-    /// Whether there is no value, or `null`.
+    /// Whether there is no value, `null`, or a bare word that says so.
     pub fn is_none(&self) -> bool {
-        matches!(self, JsonToken::Absent | JsonToken::Null)
+        matches!(self, JsonToken::Absent | JsonToken::Null | JsonToken::BareWord)
     }
 }
 
@@ -135,13 +144,11 @@ impl<'a> JsonScanner<'a> {
         found
     }
 
-    /// Requires that only white space is left, for a lenient scanner white space and NULs.
+    /// Requires that only white space is left, for a lenient scanner only what [`is_filler`] admits.
     pub fn end(&mut self) -> Result<(), JsonSyntaxError> {
         match self.peek() {
             None => Ok(()),
-            Some(0) if self.lenient && self.rest().bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) => {
-                Ok(())
-            }
+            Some(_) if self.lenient && self.rest().chars().all(is_filler) => Ok(()),
             Some(_) => Err(self.error(NOTHING_MAY_FOLLOW)),
         }
     }

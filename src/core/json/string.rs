@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{JsonScanner, JsonSyntaxError};
+use super::{JsonScanner, JsonSyntaxError, NOT_UTF8};
 
 impl<'a> JsonScanner<'a> {
     /// Reads a string. The opening quote comes next.
@@ -104,6 +104,9 @@ impl<'a> JsonScanner<'a> {
 
     fn unicode_escape(&mut self) -> Result<char, JsonSyntaxError> {
         let first = self.hex4()?;
+        if self.lenient && (0xD800..=0xDFFF).contains(&first) {
+            return Ok(self.lenient_pair(first));
+        }
         let code = match first {
             0xD800..=0xDBFF => {
                 if !(self.eat(b'\\') && self.eat(b'u')) {
@@ -117,6 +120,21 @@ impl<'a> JsonScanner<'a> {
             other => other,
         };
         char::from_u32(code).ok_or(self.error("half of a surrogate pair in a string"))
+    }
+
+    /// The character of a surrogate pair whose first half is read; [`NOT_UTF8`] where there is only half of one.
+    fn lenient_pair(&mut self, first: u32) -> char {
+        let behind = self.at;
+        if first < 0xDC00
+            && self.eat(b'\\')
+            && self.eat(b'u')
+            && let Ok(second @ 0xDC00..=0xDFFF) = self.hex4()
+            && let Some(pair) = char::from_u32(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00))
+        {
+            return pair;
+        }
+        self.at = behind;
+        NOT_UTF8
     }
 
     fn hex4(&mut self) -> Result<u32, JsonSyntaxError> {

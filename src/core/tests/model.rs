@@ -237,7 +237,8 @@ impl Model {
             self.paused_ms += gap_ms;
             self.listening_since_ms = arrival_ms;
         } else if let Some(ttl_ms) = self.settings.device_ttl_ms {
-            self.paused_ms += (gap_ms - ttl_ms / 2).max(0);
+            let part = if self.settings.has_field_rules() { 8 } else { 2 };
+            self.paused_ms += (gap_ms - ttl_ms / part).max(0);
         }
         self.look_at_silence();
         self.forget_silent();

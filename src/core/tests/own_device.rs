@@ -3,7 +3,7 @@
 use super::*;
 
 /// A publish of a client that may speak for `own_device` alone.
-fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
+pub(super) fn publish(own_device: &str, topic: &str, payload: &str) -> Input {
     let own_device = Some(own_device);
     let publish = PublishRecord {
         client_id: "c",
@@ -79,5 +79,5 @@ fn the_sentence_names_both_devices() {
     let effects = bench.apply(T0, &[other]);
     let Some(Effect::Error { json, .. }) = effects.first() else { panic!("{effects:?}") };
     let message = json["message"].as_str().unwrap();
-    assert!(message.starts_with(r#"the client may speak for device "a" alone, the payload names "b""#), "{message}");
+    assert!(message.starts_with(r#"the client may send for device "a" only, and the payload names "b""#), "{message}");
 }

@@ -151,6 +151,28 @@ fn from_global_to_device_each_device_goes_on_from_its_own_time() {
     bench.check(T0 + 10_000, &[Input::Tick], &["b/m@20000#0=1.0", "a/m@40000#0=1.0"]);
 }
 
+/// The one watermark begins with a message or by silence, with backlogs as without.
+#[test]
+fn from_device_to_global_time_alone_fires_nothing() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.check(T0, &[a(0, 1.0), b(-600_000, 2.0)], &[]);
+    check_reconfigure(&mut bench, Settings { watermark: WatermarkScope::Global, ..Settings::default() }, &[]);
+    bench.check(T0 + 1_000, &[Input::Tick], &[]);
+    bench.check(T0 + 1_000, &[b(-599_000, 4.0)], &["b/m@-600000#0=6.0"]);
+}
+
+#[test]
+fn backlogs_that_are_turned_on_make_nothing_late() {
+    for rules in [0, Settings::RULES] {
+        let mut bench = OperatorHarness::new(Settings { rules, ..flink() });
+        bench.check(T0, &[a(0, 1.0), a(20_000, 4.0)], &["a/m@0#0=1.0"]);
+        check_reconfigure(&mut bench, Settings::default(), &[]);
+        let fired = ["a/m@20000#0=4.0", "a/m@0#1=9.0", "a/m@10000#0=2.0"];
+        bench.check(T0 + 60_000, &[a(12_000, 2.0), a(1_000, 8.0), a(36_000, 1.0)], &fired);
+        assert_eq!(bench.operator.totals().in_windows, 5, "rules {rules}");
+    }
+}
+
 #[test]
 fn another_disorder_moves_no_watermark_back() {
     let settings = |out_of_orderness_ms| Settings { out_of_orderness_ms, allowed_lateness_ms: 0, ..flink() };

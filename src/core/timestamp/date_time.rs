@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! 2026-11-30T08:00:00.123+01:00   2026-11-30 08:00:00,5 +0100   2026/11/30 07:00Z   20261130T070000Z
-//! 2026-11-30T08:00:00+01:00[Europe/Berlin]
-//! Mon, 30 Nov 2026 07:00:00 GMT   30 Nov 2026 08:00 +0100        Mon Nov 30 07:00:00 2026
+//! 2026-11-30T08:00:00+01:00[Europe/Berlin]                        2026-11-30 08:00:00 +0100 CET
+//! Mon, 30 Nov 2026 07:00:00 GMT   30 Nov 2026 08:00 +0100 (CET)  Mon Nov 30 07:00:00 2026
 //! ```
 
 use super::calendar::{days_from_civil, days_in_month};
@@ -107,7 +107,8 @@ impl TextReader<'_> {
         Some(ms)
     }
 
-    /// The rest of the text as a zone: nothing, `Z`, `UTC`, `GMT`, `+01`, `+0100` or `+01:00`, then perhaps `[Name/Of_Zone]`.
+    /// The rest of the text as a zone: nothing, `Z`, `UTC`, `GMT`, `+01`, `+0100` or `+01:00`, then perhaps `[Name/Of_Zone]`, or
+    /// behind an offset the name of the zone.
     fn zone(mut self) -> Option<Option<i64>> {
         self.blanks();
         if self.0.is_empty() {
@@ -118,8 +119,15 @@ impl TextReader<'_> {
         if name.is_some_and(|name| !name.ends_with(']')) {
             return None;
         }
-        offset_minutes(zone).map(Some)
+        let unnamed = zone.split_once(' ').filter(|(offset, name)| is_name_behind(offset, name));
+        offset_minutes(unnamed.map_or(zone, |(offset, _)| offset)).map(Some)
     }
+}
+
+/// Whether `name` is the name of a zone behind its offset, which says all: `+0100 CET`, `+0100 (CET)`.
+fn is_name_behind(offset: &str, name: &str) -> bool {
+    let bare = name.strip_prefix('(').and_then(|name| name.strip_suffix(')')).unwrap_or(name);
+    offset.starts_with(['+', '-']) && !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphabetic())
 }
 
 fn offset_minutes(zone: &str) -> Option<i64> {
@@ -184,7 +192,10 @@ fn words(text: &str) -> Option<DateTime> {
         date_time.month = month(words.next()?)?;
         date_time.year = year(words.next()?)?;
         date_time.time = time(words.next()?)?;
-        date_time.zone = words.next_if(|word| offset_minutes(word).is_some()).and_then(offset_minutes);
+        if let Some(zone) = words.next_if(|word| offset_minutes(word).is_some()) {
+            date_time.zone = offset_minutes(zone);
+            words.next_if(|name| is_name_behind(zone, name));
+        }
     }
     words.next().is_none().then_some(date_time)
 }
@@ -238,6 +249,11 @@ mod tests {
             "30 nov 2026 07:00:00 Z",
             "Mon Nov 30 07:00:00 UTC 2026",
             "Monday, 30 Nov 2026 07:00:00 GMT",
+            "Mon, 30 Nov 2026 08:00:00 +0100 (CET)",
+            "30 Nov 2026 08:00:00 +0100 CET",
+            "2026-11-30 07:00:00.000001 +0000 UTC",
+            "2026-11-30T02:00:00-0500 EST",
+            "2026-11-30 08:00:00 +0100 (CET)",
         ] {
             check(text, StatedTime::At(SEVEN_MS));
         }
@@ -289,6 +305,12 @@ mod tests {
             "2026-11-30T07:00:00+01:",
             "2026-11-30T07:00:00+01:0",
             "2026-11-30T07:00:00 CET",
+            "2026-11-30T07:00:00 Z CET",
+            "2026-11-30T07:00:00 +0100 ",
+            "2026-11-30T07:00:00 +0100 +0100",
+            "2026-11-30T07:00:00 +0100 ()",
+            "30 Nov 2026 08:00:00 GMT CET",
+            "30 Nov 2026 08:00:00 +0100 (CET",
             "2026-11-30T07:00:00Z[Europe",
             "2026-11/30T07:00:00Z",
             "30.11.2026 07:00:00",

@@ -5,6 +5,7 @@ mod date_time;
 mod print;
 mod rfc3339;
 
+use crate::core::absent::is_absent_text;
 use crate::core::json::{JsonNumber, JsonToken};
 use crate::core::settings::TimestampUnit;
 
@@ -76,23 +77,39 @@ pub(super) fn stated(token: &JsonToken<'_>, unit: TimestampUnit) -> StatedTime {
     }
 }
 
+/// A number below this one is no time but a duration, such as an uptime, where a field other than `timestamp` states it:
+/// 1973-03-03.
+const FIRST_OTHER_TIME_MS: i64 = 100_000_000_000;
+
+/// Whether a field other than `timestamp` looks like a time, in whatever unit.
+pub(super) fn looks_like_time(token: &JsonToken<'_>) -> bool {
+    match stated(token, TimestampUnit::Auto) {
+        StatedTime::At(ms) | StatedTime::Local(ms) => ms >= FIRST_OTHER_TIME_MS,
+        StatedTime::NoSuchTime => true,
+        StatedTime::Unknown | StatedTime::OutOfRange | StatedTime::Unreadable => false,
+    }
+}
+
 /// Whether a field says that the device does not know the time: it is absent, `null` or a bare word, 0 or -1 (what C prints
-/// for a time that is not known), an empty string, one of these numbers as a string, or a date of zeros.
-pub(super) fn states_none(token: &JsonToken<'_>) -> bool {
+/// for a time that is not known), a string that says so, one of these numbers as a string, or a date of zeros.
+fn states_none(token: &JsonToken<'_>) -> bool {
     match token {
         JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => true,
-        JsonToken::Number(number) => is_no_time(number.text()),
+        JsonToken::Number(number) => is_no_time(number.to_f64()),
         JsonToken::Text(text) => {
             let text = text.trim();
-            text.is_empty() || text.starts_with("0000-00-00") || is_number(text) && is_no_time(text)
+            is_absent_text(text) || is_date_of_zeros(text) || text.parse().is_ok_and(is_no_time)
         }
         JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
     }
 }
 
-fn is_no_time(number: &str) -> bool {
-    number == "-1"
-        || number.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|c| ('1'..='9').contains(&c)))
+fn is_date_of_zeros(text: &str) -> bool {
+    ["0000-00-00", "0000/00/00", "00000000"].iter().any(|zeros| text.starts_with(zeros))
+}
+
+fn is_no_time(number: f64) -> bool {
+    number == 0.0 || number == -1.0
 }
 
 /// Whether `text` has the form of a number without exponent.

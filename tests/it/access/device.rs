@@ -51,7 +51,7 @@ fn on_a_topic_without_a_device_a_user_is_the_device() {
     assert_eq!((of("device_mismatch"), of("missing_field")), (2, 2), "{found:?}");
     let mismatch = found.iter().find(|error| error["reason"] == "device_mismatch").expect("one");
     assert_eq!(mismatch["device_id"], "pump", "the error is of the device that sent it");
-    assert!(mismatch["message"].as_str().expect("text").contains("may speak for device \"pump\" alone"));
+    assert!(mismatch["message"].as_str().expect("text").contains("may send for device \"pump\" only"));
     weir.wait_closed();
     assert_eq!((sums(&weir, "pump"), sums(&weir, "fan")), (6.0, 16.0));
     // A replay of the journal gives the same result.

@@ -26,7 +26,9 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn readings_in_unusual_wrappings_count() {
     let mut check = FieldCheck::start(&[]);
-    let wrapped: [(&str, Vec<u8>); 8] = [
+    // As MicroPython's `deflate` writes it.
+    let small_window = [b"\x08\x1d", &zlib(GOOD.as_bytes())[2..]].concat();
+    let wrapped: [(&str, Vec<u8>); 11] = [
         ("bom", format!("\u{feff}{GOOD}").into()),
         ("nul", format!("{GOOD}\0").into()),
         ("newline", format!("{GOOD}\r\n").into()),
@@ -35,6 +37,9 @@ fn readings_in_unusual_wrappings_count() {
         ("tab", b"{\"metric\":\"t\",\"value\":1,\"note\":\"a\tb\"}".to_vec()),
         ("gzip", gzip(GOOD.as_bytes())),
         ("zlib", zlib(GOOD.as_bytes())),
+        ("small_window", small_window),
+        ("page", format!("{GOOD}\x0c").into()),
+        ("vertical", format!("{GOOD}\n\x0b\0").into()),
     ];
     for (device, payload) in &wrapped {
         check.telemetry(device, payload);
@@ -85,6 +90,7 @@ fn other_payloads_are_malformed_and_told_what_would_help() {
     for (device, payload, _) in malformed {
         check.telemetry(device, payload);
     }
+    check.telemetry("packed_cbor", gzip(b"\xa1\x61t\x01"));
     let bomb = gzip(&vec![b' '; 32 << 20]);
     check.telemetry("bomb", &bomb);
     check.telemetry("half", &gzip(GOOD.as_bytes())[..20]);
@@ -96,9 +102,20 @@ fn other_payloads_are_malformed_and_told_what_would_help() {
         check.rejected_once(device, "malformed", part);
     }
     check.rejected_once("bomb", "malformed", "it unpacks to more than");
+    check.rejected_once("packed_cbor", "malformed", "unpacked from gzip, the payload looks like CBOR");
     check.rejected_once("half", "malformed", "it ends before it is complete");
     check.rejected_once("metric", "invalid_metric", "\u{fffd}C");
     check.rejected_once("id", "invalid_device_id", "\u{fffd}");
+}
+
+#[test]
+fn no_metric_of_a_message_is_lost() {
+    let mut check = FieldCheck::start(&[("ingest.max_readings_per_message", "1")]);
+    check.telemetry("a", r#"{"metrics":{"a":1,"a":2,"b":3}}"#);
+    check.telemetry("b", r#"{"metrics":{"a":1,"a":2,"a":3}}"#);
+    check.settle();
+    check.rejected_once("a", "malformed", "more than 1 readings");
+    assert_eq!(check.windows("b"), [("a".into(), 1, 3.0)]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ fn forms_with_a_zone_name_the_instant() {
         "Mon, 30 Nov 2026 07:00:00 GMT",
         "2026-11-30T07:00:00,5Z",
         "2026/11/30 07:00:00 UTC",
+        "2026-11-30 08:00:00 +0100 CET",
+        "Mon, 30 Nov 2026 08:00:00 +0100 (CET)",
     ];
     for (index, form) in forms.iter().enumerate() {
         check.telemetry(&format!("d{index}"), reading("timestamp", &json!(form)));
@@ -72,7 +74,7 @@ fn a_time_without_zone_needs_a_setting() {
 fn devices_without_a_clock_get_the_arrival() {
     let mut check = FieldCheck::start(&[]);
     let before = now_ms();
-    let none = [json!(0), json!(""), json!(-1), json!(null), json!("0"), json!("0000-00-00 00:00:00")];
+    let none = [json!(0), json!(""), json!(-1), json!(null), json!("0"), json!("0000-00-00 00:00:00"), json!("NaN")];
     for (index, time) in none.iter().enumerate() {
         check.telemetry(&format!("d{index}"), reading("timestamp", time));
     }
@@ -99,16 +101,44 @@ fn the_time_stands_in_other_fields() {
     }
     check
         .telemetry("first", json!({"metric": "t", "value": 1, "time": 5, "ts": hours_ago, "timestamp": 0}).to_string());
+    check.telemetry("behind_uptime", json!({"metric": "t", "value": 1, "ts": 12_345, "time": hours_ago}).to_string());
+    check.telemetry("behind_flag", json!({"metric": "t", "value": 1, "ts": true, "time": hours_ago}).to_string());
+    let never_set = json!({"metric": "t", "value": 1, "timestamp": "1970-01-01T00:00:00Z", "ts": hours_ago});
+    check.telemetry("behind_never_set", never_set.to_string());
     check.telemetry("uptime", reading("time", &json!(4_711)));
     check.telemetry("old", reading("time", &json!("2020-01-01T00:00:00Z")));
     check.settle();
-    for device in ["ts", "time", "big_timestamp", "big_tS", "big_time", "first"] {
+    for device in [
+        "ts",
+        "time",
+        "big_timestamp",
+        "big_tS",
+        "big_time",
+        "first",
+        "behind_uptime",
+        "behind_flag",
+        "behind_never_set",
+    ] {
         assert_eq!(window_start(&check, device), Some(hours_ago), "{device}");
         assert_eq!(check.of_device(device, "arrival_times"), 0, "{device}");
     }
     check.counted_once("uptime", 1.0);
     assert_eq!(check.of_device("uptime", "arrival_times"), 1);
     check.rejected_once("old", "timestamp_too_old", "raise validate.max_age");
+}
+
+#[test]
+fn a_unit_that_is_configured_wrong_is_told() {
+    for (unit, factor, reason) in [("s", 1000, "timestamp_invalid"), ("ms", 1, "timestamp_too_old")] {
+        let mut check = FieldCheck::start(&[("ingest.timestamp_unit", &format!("'{unit}'"))]);
+        for field in ["timestamp", "ts", "time"] {
+            check.telemetry(field, reading(field, &json!(now_ms() / 1000 * factor)));
+        }
+        check.settle();
+        for field in ["timestamp", "ts", "time"] {
+            check.rejected_once(field, reason, "ingest.timestamp_unit");
+        }
+    }
 }
 
 #[test]
