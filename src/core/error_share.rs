@@ -10,6 +10,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
 use crate::core::device::Slot;
 use crate::core::operator::Operator;
 use crate::core::settings::ErrorShareSettings;
+use crate::core::topic::TenantIndex;
 use crate::core::watermark::NONE_MS;
 
 /// Parts of a byte in which charges are counted, since less than a byte fades in a millisecond.
@@ -112,6 +113,20 @@ impl ErrorShare {
 }
 
 impl Operator {
+    /// The account of an error. A device that is known has its own, also where the error was found before its state was looked
+    /// for.
+    pub(super) fn error_account(
+        &mut self,
+        tenant: Option<TenantIndex>,
+        slot: Option<Slot>,
+        device_id: Option<&str>,
+    ) -> Option<Slot> {
+        let (None, Some(id), Some(_)) = (slot, device_id, self.settings.current.error_share) else { return slot };
+        let account = self.find_device(tenant, id)?;
+        self.about_to_change(self.devices[account].group);
+        Some(account)
+    }
+
     /// Whether an error of this device may be stored. The errors of one device in one message are stored together. Counts the
     /// error if it may not.
     pub(super) fn has_error_room(&mut self, lsn: u64, slot: Option<Slot>) -> bool {

@@ -235,7 +235,7 @@ impl FoldedErrors {
         if !self.sentences.iter().any(|(reason, _)| *reason == entry.reason) {
             self.sentences.push((entry.reason, entry.message.to_string()));
         }
-        self.runs.add(entry.index, entry.reason, entry.is_unseen());
+        self.runs.add(entry.index, entry.reason, entry.is_unseen);
     }
 
     fn clear(&mut self) {

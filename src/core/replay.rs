@@ -204,7 +204,10 @@ impl Operator {
             return SeqOwner::This;
         }
         let is_part = items.len() < indexes.len();
-        let unsure = UnsureElement { items, divided: is_part.then_some((wanted.position, indexes.start)) };
+        let unsure = UnsureElement {
+            items,
+            divided: is_part.then_some((self.replays.divided.origin(wanted.position), indexes.start)),
+        };
         if self.settings.current.has_field_rules() {
             return match unsure.divided.and_then(|element| self.replays.divided.get(element)) {
                 Some(true) => SeqOwner::This,

@@ -37,6 +37,9 @@ pub(super) struct DividedElements {
     /// By journal position of the message and index of the first reading: whether the first part counted. If not, its `seq` did
     /// not tell.
     counted: BTreeMap<ElementPlace, bool>,
+    /// Positions of replays that were rejected without a state of their device, with the positions of the messages that they
+    /// replayed: the errors of these replays are of the same elements.
+    replays: BTreeMap<u64, u64>,
 }
 
 /// Elements of which a part was replayed that are remembered. Beyond it those of the oldest messages are forgotten: the `seq`
@@ -47,6 +50,17 @@ pub(super) const MAX_DIVIDED: usize = 4_096;
 type ElementPlace = (u64, u32);
 
 impl DividedElements {
+    /// Position of the message that the record at this position is a replay of, or this position.
+    pub fn origin(&self, position: u64) -> u64 {
+        self.replays.get(&position).copied().unwrap_or(position)
+    }
+
+    /// Notes that the record at `lsn` replays the message at `position`. Returns whether another one was forgotten.
+    pub fn note_replay(&mut self, lsn: u64, position: u64) -> bool {
+        self.replays.insert(lsn, self.origin(position));
+        self.replays.len() > MAX_DIVIDED && self.replays.pop_first().is_some()
+    }
+
     /// Whether the part that was replayed first counted; `None`: no part was, or it was a duplicate.
     pub fn get(&self, element: ElementPlace) -> Option<bool> {
         self.counted.get(&element).copied()
@@ -60,7 +74,7 @@ impl DividedElements {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.counted.is_empty()
+        self.counted.is_empty() && self.replays.is_empty()
     }
 
     /// Appends the stored form.
@@ -73,6 +87,11 @@ impl DividedElements {
             out.push(u8::from(counted));
             before = position;
         }
+        put_u64(self.replays.len() as u64, out);
+        for (&lsn, &position) in &self.replays {
+            put_u64(lsn, out);
+            put_u64(position, out);
+        }
     }
 
     /// Reads the stored form.
@@ -83,6 +102,9 @@ impl DividedElements {
             position = position.checked_add(reader.u64()?).ok_or("a position of more than 64 bits")?;
             let (index, counted) = (reader.u32()?, reader.u8()? != 0);
             elements.counted.insert((position, index), counted);
+        }
+        for _ in 0..reader.count()? {
+            elements.replays.insert(reader.u64()?, reader.u64()?);
         }
         Ok(elements)
     }
@@ -178,6 +200,12 @@ impl WantedReadings {
         self.items.get(found.unwrap_or(0)).map_or(0, |item| item.error_seq)
     }
 
+    /// Whether the `seq` of the reading with this index was not remembered at its first rejection; `None`: the message as a whole.
+    pub fn is_unseen(&self, index: Option<u32>) -> bool {
+        let found = index.and_then(|index| self.items.binary_search_by_key(&index, |item| item.index).ok());
+        self.whole || found.and_then(|found| self.items.get(found)).is_none_or(|item| item.unseen)
+    }
+
     pub fn within(&self, indexes: &Range<u32>) -> &[WantedError] {
         let start = self.items.partition_point(|item| item.index < indexes.start);
         let end = self.items.partition_point(|item| item.index < indexes.end);
@@ -218,6 +246,11 @@ mod tests {
         assert_eq!(forgotten.count(), 1);
         assert_eq!([0, 1, 2].map(|position| elements.get((position, 3))), [None, Some(false), Some(true)]);
         assert_eq!(elements.get((1, 2)), None);
+        let forgotten = (0..=MAX_DIVIDED as u64).filter(|&replay| elements.note_replay(10_000 + replay, 7 + replay));
+        assert_eq!(forgotten.count(), 1);
+        assert_eq!([10_000, 10_001].map(|position| elements.origin(position)), [10_000, 8]);
+        elements.note_replay(20_000, 10_001);
+        assert_eq!(elements.origin(20_000), 8, "a replay of a replay");
         let mut bytes = Vec::new();
         elements.encode(&mut bytes);
         assert_eq!(DividedElements::decode(&mut FieldReader::new(&bytes)), Ok(elements));

@@ -87,9 +87,21 @@ impl Operator {
         if let Some(slot) = slot {
             self.devices[slot].count_rejected(reason);
         }
+        // What was remembered at the first rejection stays so.
+        let is_unseen = slot.is_none() && origin.replay.is_none_or(|replay| replay.is_unseen(index));
+        if let Some(replay) = origin.replay
+            && is_unseen
+            && index.is_some()
+            && device_id.is_some()
+        {
+            let forgotten = self.replays.divided.note_replay(origin.lsn, replay.position);
+            self.totals.replay_elements_forgotten += u64::from(forgotten);
+        }
+        let account = self.error_account(origin.tenant, slot, device_id);
         let is_stored = (reason != Reason::Duplicate || self.settings.current.store_duplicates)
-            && self.has_error_room(origin.lsn, slot);
+            && self.has_error_room(origin.lsn, account);
         if !is_stored && origin.replay.is_none() {
+            self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
             return;
         }
         self.work.sentence.clear();
@@ -101,6 +113,7 @@ impl Operator {
             self.replays.effects.reject(replay, index, reason, &self.work.sentence, error_seq);
         }
         if !is_stored {
+            self.note_rejected(origin.lsn, index, reason, self.next_seq.error);
             return;
         }
         let device_id = match (origin.tenant, device_id) {
@@ -117,6 +130,7 @@ impl Operator {
             message: self.work.sentence.as_str().into(),
             device_id,
             metric,
+            is_unseen,
             origin: origin
                 .replay
                 .map(|wanted| ReplayOrigin { replay_of: wanted.error_seq(index), first_arrival_ms: wanted.arrival_ms }),
@@ -126,7 +140,7 @@ impl Operator {
         let placed = match self.settings.current.errors_in_proportion {
             true => {
                 let later = origin.readings.saturating_sub(entry.index).saturating_sub(1);
-                self.work.errors.place(seq, slot, entry, later)
+                self.work.errors.place(seq, account, entry, later)
             }
             false => Some(entry),
         };
@@ -134,7 +148,7 @@ impl Operator {
             out.error(seq, &entry);
             self.next_seq.error += 1;
             let bytes = self.work.errors.written();
-            self.charge_errors(slot, bytes);
+            self.charge_errors(account, bytes);
         }
         self.note_rejected(origin.lsn, index, reason, seq);
     }
@@ -182,6 +196,7 @@ fn message_entry(origin: ReadingOrigin<'_>) -> ErrorEntry<'_> {
         is_cut: false,
         payload: kept_payload(payload),
         payload_bytes: payload.len() as u64,
+        is_unseen: false,
         origin: origin.replay.map(|_| ReplayOrigin { replay_of: 0, first_arrival_ms }),
         follows: None,
         folded: None,

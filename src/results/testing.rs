@@ -83,6 +83,7 @@ pub(crate) fn append_errors(results: &ResultLogs, messages: &[&str]) {
             user: None,
             payload: b"{}",
             payload_bytes: 2,
+            is_unseen: false,
             origin: None,
             is_cut: false,
             follows: None,

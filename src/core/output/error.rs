@@ -44,6 +44,9 @@ pub struct ErrorEntry<'a> {
     pub payload: &'a [u8],
     /// Length of the payload in bytes.
     pub payload_bytes: u64,
+    /// Whether the `seq` of the message was not remembered when it was rejected, because its device had no state; see
+    /// [`ReplayItem::unseen`]. Of an entry that stands for several readings, each run says it.
+    pub is_unseen: bool,
     /// Error that was replayed, if this error is of a replay.
     pub origin: Option<ReplayOrigin>,
     /// The error of the same message that the stored form refers to; `None`: the stored form is complete.
@@ -81,14 +84,6 @@ pub struct FollowedError {
 }
 
 impl<'a> ErrorEntry<'a> {
-    /// Whether the `seq` of the message was not remembered when it was rejected: there is no state to remember it in
-    /// without a device that may send. The `seq` of a replay counts as remembered, since it is not known which readings
-    /// of its message were counted in the meantime.
-    pub fn is_unseen(&self) -> bool {
-        let unknown = [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
-        self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason))
-    }
-
     /// Number of readings that the entry stands for; 1 for a message as a whole.
     pub fn readings(&self) -> u64 {
         self.folded.map_or(1, |folded| folded.readings())
@@ -109,7 +104,7 @@ impl<'a> ErrorEntry<'a> {
                 // A message has at most a million readings.
                 runs.map(|run| item(run.first, run.readings().min(u64::from(u32::MAX)) as u32, run.unseen)).collect()
             }
-            None if self.reason.is_replayable() => vec![item(self.index, 1, self.is_unseen())],
+            None if self.reason.is_replayable() => vec![item(self.index, 1, self.is_unseen)],
             None => Vec::new(),
         }
     }

@@ -18,12 +18,16 @@ const FOLLOWS: u8 = 16;
 const SAME_DEVICE: u8 = 32;
 /// The entry stands for several readings.
 const FOLDED: u8 = 64;
+/// In a complete entry, the `seq` of the message was not remembered.
+const UNSEEN: u8 = 64;
+/// In an entry that refers to another one, the `seq` of the message was not remembered.
+const FOLLOWS_UNSEEN: u8 = 1;
 /// Client, topic, device of the client or user are cut.
 const CUT: u8 = 128;
 /// Flags of an entry that refers to the first error of its message.
-const FOLLOWING: u8 = OF_REPLAY | FOLLOWS | SAME_DEVICE | FOLDED;
+const FOLLOWING: u8 = OF_REPLAY | FOLLOWS | SAME_DEVICE | FOLDED | FOLLOWS_UNSEEN;
 /// Flags of a complete entry.
-const COMPLETE: u8 = FLAGS_4 | SAME_DEVICE | CUT;
+const COMPLETE: u8 = FLAGS_4 | SAME_DEVICE | CUT | UNSEEN;
 /// Flags of format 4.
 const FLAGS_4: u8 = WHOLE_MESSAGE | OWN_DEVICE | OF_REPLAY | USER;
 /// Older formats of errors, which are read and not written. Their sentences may be those of an earlier version.
@@ -76,6 +80,7 @@ impl<'a> ErrorEntry<'a> {
             (self.origin.is_some(), OF_REPLAY),
             (self.user.is_some(), USER),
             (self.is_cut, CUT),
+            (self.is_unseen, UNSEEN),
         ]);
         out.extend_from_slice(&[FORMAT, flags]);
         put_u64(self.journal_position, out);
@@ -108,6 +113,7 @@ impl<'a> ErrorEntry<'a> {
             (self.origin.is_some(), OF_REPLAY),
             (followed.same_device, SAME_DEVICE),
             (self.folded.is_some(), FOLDED),
+            (self.is_unseen, FOLLOWS_UNSEEN),
         ]);
         out.extend_from_slice(&[FORMAT, flags]);
         put_u64(followed.distance, out);
@@ -158,8 +164,8 @@ impl<'a> ErrorEntry<'a> {
                 flags if flags & FOLLOWS != 0 => Self::read_following(flags, reader, first),
                 flags => Self::read_complete(flags, COMPLETE, reader),
             },
-            FORMAT_4 => Self::read_complete(reader.u8()?, FLAGS_4, reader),
-            format @ (FORMAT_1 | FORMAT_2 | FORMAT_3) => Self::read_older(format, reader),
+            FORMAT_4 => Ok(Self::read_complete(reader.u8()?, FLAGS_4, reader)?.with_guessed_unseen()),
+            format @ (FORMAT_1 | FORMAT_2 | FORMAT_3) => Ok(Self::read_older(format, reader)?.with_guessed_unseen()),
             _ => Err(DecodeError::Content("unknown format of an error")),
         }
     }
@@ -184,7 +190,16 @@ impl<'a> ErrorEntry<'a> {
             entry.user = Some(reader.str()?);
         }
         entry.is_cut = flags & CUT != 0;
+        entry.is_unseen = flags & UNSEEN != 0;
         Ok(entry)
+    }
+
+    /// Formats 1 to 4 do not say whether the `seq` was remembered. It was not if the device had no state, as far as the reason
+    /// tells. The `seq` of a replay counts as remembered.
+    fn with_guessed_unseen(self) -> Self {
+        let unknown = [Reason::InvalidDeviceId, Reason::DeviceMismatch, Reason::UnknownDevice, Reason::TooManyDevices];
+        let is_unseen = self.origin.is_none() && (self.device_id.is_none() || unknown.contains(&self.reason));
+        Self { is_unseen, ..self }
     }
 
     fn read_following(
@@ -216,7 +231,8 @@ impl<'a> ErrorEntry<'a> {
             false => None,
         };
         let follows = Some(FollowedError { distance, same_device });
-        Ok(Self { index, reason, message, device_id, metric, origin, follows, folded, ..*first })
+        let is_unseen = flags & FOLLOWS_UNSEEN != 0;
+        Ok(Self { index, reason, message, device_id, metric, is_unseen, origin, follows, folded, ..*first })
     }
 
     /// Reads formats 1 to 3. They state the rejected part only of an error of a replay; of others the sentence tells it.
@@ -258,6 +274,7 @@ impl<'a> ErrorEntry<'a> {
             is_cut: false,
             payload: reader.bytes()?,
             payload_bytes: reader.u64()?,
+            is_unseen: false,
             origin: None,
             follows: None,
             folded: None,
@@ -266,13 +283,17 @@ impl<'a> ErrorEntry<'a> {
 }
 
 /// Whether a stored error and a computed one are the same. A replay of the journal compares the errors that it produces
-/// with those in the errors log, which an earlier version may have written: it may have told the same in another sentence.
+/// with those in the errors log, which an earlier version may have written: it may have told the same in another sentence, and did
+/// not tell whether the `seq` was remembered.
 pub fn is_same_error(stored: &[u8], computed: &[u8]) -> bool {
     if stored.first() == computed.first() {
         return stored == computed;
     }
     match (ErrorEntry::decode(stored), ErrorEntry::decode(computed)) {
-        (Ok(stored), Ok(computed)) => stored == ErrorEntry { message: stored.message, ..computed },
+        (Ok(stored), Ok(computed)) => {
+            let ErrorEntry { message, is_unseen, .. } = stored;
+            stored == ErrorEntry { message, is_unseen, ..computed }
+        }
         _ => false,
     }
 }

@@ -1,18 +1,9 @@
 //! Clocks that are ahead: no watermark is ahead of the arrival.
 
-use super::{Effect, Input, OperatorHarness, T0, flink, reading};
-use crate::core::settings::{Settings, WatermarkScope};
+use super::{Effect, Input, OperatorHarness, T0, a, both_scopes, flink};
+use crate::core::settings::Settings;
 
 const AHEAD_MS: i64 = 240_000;
-
-fn a(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("a", reading(offset_ms, value))
-}
-
-fn both_scopes(check: impl Fn(Settings)) {
-    check(Settings::default());
-    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
-}
 
 /// Sums of the windows among `effects`, by start. Nothing else may be there.
 fn sums(effects: &[Effect]) -> Vec<(i64, f64)> {

@@ -4,21 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Effect, Input, OperatorHarness, T0, reading};
+use super::{Effect, Input, OperatorHarness, T0, a, both_scopes, reading};
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
 use crate::core::settings::{Settings, WatermarkScope};
 
 const HOUR_MS: i64 = 3_600_000;
-
-fn a(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("a", reading(offset_ms, value))
-}
-
-fn both_scopes(check: impl Fn(Settings)) {
-    check(Settings::default());
-    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
-}
 
 /// Count and sum of the newest revision of each window, by start; how often each fired; whether it says `backlog`.
 type Windows = BTreeMap<i64, (u64, f64, u64, bool)>;

@@ -95,6 +95,20 @@ fn errors_without_a_device_have_a_share_of_their_own() {
     assert_eq!(harness.operator.totals().errors_not_stored, 500 - stored as u64);
 }
 
+/// A known device that names others, or that may no longer send, fills its own share and not that of errors without a device.
+#[test]
+fn a_known_device_fills_its_own_share_whatever_the_reason() {
+    let mut harness = harness();
+    harness.apply(T0, &[Input::telemetry("noisy", r#"{"metric":"m","value":1}"#)]);
+    let other = r#"{"device_id":"other","metric":"m","value":1}"#;
+    let stored: usize =
+        (0..500).map(|number| harness.apply(T0 + number, &[Input::telemetry("noisy", other)]).len()).sum();
+    assert!((20..60).contains(&stored), "{stored}");
+    assert_eq!(harness.not_stored("noisy"), 500 - stored as u64);
+    assert_eq!(harness.apply(T0 + 500, &[Input::on("other", "[1]")]).len(), 1);
+    assert_eq!(harness.operator.take_over_share(), [Some("noisy".into())]);
+}
+
 #[test]
 fn shares_are_part_of_the_state() {
     let mut harness = harness();

@@ -1,15 +1,7 @@
 //! Windows and watermarks by event time.
 
-use super::{Effect, Input, OperatorHarness, T0, flink, reading};
+use super::{Effect, Input, OperatorHarness, T0, a, b, flink, reading};
 use crate::core::settings::{Settings, WatermarkScope};
-
-fn a(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("a", reading(offset_ms, value))
-}
-
-fn b(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("b", reading(offset_ms, value))
-}
 
 fn global() -> Settings {
     Settings { watermark: WatermarkScope::Global, ..flink() }

@@ -1,20 +1,7 @@
 //! Silence closes windows. Time in which weir is down is no silence.
 
-use super::{Input, OperatorHarness, T0, reading};
-use crate::core::settings::{Settings, WatermarkScope};
-
-fn a(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("a", reading(offset_ms, value))
-}
-
-fn b(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("b", reading(offset_ms, value))
-}
-
-fn both_scopes(check: impl Fn(Settings)) {
-    check(Settings::default());
-    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
-}
+use super::{Input, OperatorHarness, T0, a, b, both_scopes};
+use crate::core::settings::Settings;
 
 #[test]
 fn silence_closes_windows() {

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, ErrorEntry, ErrorReader, RejectedPart, WindowResult};
 use crate::core::record::{self, PublishRecord, Record, RecordDecoder, ReplayItems, ReplayRecord};
-use crate::core::settings::Settings;
+use crate::core::settings::{Settings, WatermarkScope};
 
 /// Arrival time at which the tests begin. It is on a window boundary.
 const T0: i64 = 1_732_098_765_000;
@@ -261,6 +261,22 @@ fn brief(effect: &Effect) -> String {
 /// the arrival.
 fn flink() -> Settings {
     Settings { backlog: false, ..Settings::default() }
+}
+
+/// Runs a check for both scopes of watermarks.
+fn both_scopes(check: impl Fn(Settings)) {
+    check(Settings::default());
+    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
+}
+
+/// A message of device `a` with one reading of metric `m`, `offset_ms` after [`T0`].
+fn a(offset_ms: i64, value: f64) -> Input {
+    Input::telemetry("a", reading(offset_ms, value))
+}
+
+/// The same of device `b`.
+fn b(offset_ms: i64, value: f64) -> Input {
+    Input::telemetry("b", reading(offset_ms, value))
 }
 
 /// The payload of one reading of metric `m`, `offset_ms` after [`T0`].

@@ -79,7 +79,7 @@ impl ModelElement {
 }
 
 impl ModelMessage {
-    fn payload(&self) -> String {
+    pub fn payload(&self) -> String {
         let elements: Vec<_> = self.elements.iter().map(ModelElement::json).collect();
         if let [element] = &elements[..] { element.clone() } else { format!("[{}]", elements.join(",")) }
     }
@@ -499,9 +499,9 @@ impl Model {
                 }
             }
         }
-        let unseen = delivery.replay.is_none() && !self.devices.contains_key(element.device);
-        // The rejection of a replay is an error of its own: no other reading is rejected together with it.
-        let origin = (self.lsn, number);
+        let unseen =
+            delivery.replay.is_none_or(|(_, _, unseen, _)| unseen) && !self.devices.contains_key(element.device);
+        let origin = delivery.replay.map_or((self.lsn, number), |(.., origin)| origin);
         if let Some((_, _, _, origin)) = delivery.replay
             && numbered
         {
@@ -524,7 +524,6 @@ impl Model {
                     let replay_of = delivery.replay.map_or("-".into(), |(seq, ..)| seq.to_string());
                     let (device, position) = (element.device, self.lsn);
                     self.effects.push(format!("{reason} {device}/{metric} {position} {index} {replay_of}"));
-                    let unseen = unseen && reason == "too_many_devices";
                     let (message, first_arrival_ms) = (message.clone(), delivery.first_arrival_ms);
                     let element = origin;
                     self.stored.push(ModelError { message, index, position, first_arrival_ms, unseen, element });

@@ -182,6 +182,42 @@ fn errors_of_others_are_no_siblings() {
     check(&[Input::on("any", format!("[{other},{absent}]"))], &message);
 }
 
+/// A device is replayed before it may send: that replay is rejected, and remembers no number either.
+#[test]
+fn an_error_of_a_replay_counts_nothing_twice() {
+    let several = Input::telemetry("b", format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"y":2}}}}"#));
+    let check = |again: bool, expected: &[&str]| {
+        let mut bench = OperatorHarness::new(allow(&["a"]));
+        bench.apply(T0, std::slice::from_ref(&several));
+        let replay = bench.replay(0);
+        bench.check(T0, &[replay], &["unknown_device b/x 0"]);
+        let replay = bench.replay(2);
+        bench.check(T0, &[replay], &["unknown_device b/x 0"]);
+        bench.reconfigure(Settings { store_duplicates: true, ..allow(&["b"]) });
+        if again {
+            bench.check(T0, &[several.clone().again()], &[]);
+        }
+        let replays = [1, 3].map(|seq| bench.replay(seq));
+        bench.check(T0, &replays, expected);
+        assert_eq!(bench.closed(), ["b/x@0#0=1.0", "b/y@0#0=2.0"]);
+    };
+    check(true, &["duplicate b/y 1", "duplicate b/x 0"]);
+    check(false, &[]);
+}
+
+/// The first check that failed is not the one for which there was no state.
+#[test]
+fn whatever_the_reason_a_number_that_was_not_remembered_is_none_of_the_replay() {
+    let mut bench = OperatorHarness::new(Settings { max_age_ms: Some(1_000), ..allow(&["a"]) });
+    let message = Input::telemetry("b", numbered(1, -5_000, 7.0));
+    bench.check(T0, std::slice::from_ref(&message), &["timestamp_too_old b/m 0"]);
+    bench.reconfigure(Settings { store_duplicates: true, ..allow(&["b"]) });
+    bench.check(T0, &[message.again()], &[]);
+    let replay = bench.replay(0);
+    bench.check(T0, &[replay], &["duplicate b/m 0"]);
+    assert_eq!(bench.closed(), ["b/m@-5000#0=7.0"]);
+}
+
 #[test]
 fn a_part_of_an_element_is_known_after_a_restart() {
     let several = format!(r#"{{"timestamp":{T0},"seq":2,"metrics":{{"x":1,"n":null,"y":2}}}}"#);

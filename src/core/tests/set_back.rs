@@ -5,17 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::snapshots::SnapshotStore;
-use super::{Effect, Input, OperatorHarness, T0, brief, numbered, reading};
+use super::{Effect, Input, OperatorHarness, T0, both_scopes, brief, numbered, reading};
 use crate::core::settings::{Settings, WatermarkScope};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const YEARS_MS: i64 = 4_000 * DAY_MS;
-
-fn both_scopes(check: impl Fn(Settings)) {
-    check(Settings::default());
-    check(Settings { watermark: WatermarkScope::Global, ..Settings::default() });
-}
 
 /// A reading without a time.
 fn untimed(device: &str, value: f64) -> Input {

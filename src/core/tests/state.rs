@@ -1,15 +1,11 @@
 //! Lifetime of devices, sizes of the state, and questions about it.
 
-use super::{Input, OperatorHarness, T0, flink, numbered, reading};
+use super::{Input, OperatorHarness, T0, a, flink, numbered, reading};
 use crate::core::reason::Reason;
 use crate::core::settings::Settings;
 use crate::core::totals::Sizes;
 
 const DAY_MS: i64 = 86_400_000;
-
-fn a(offset_ms: i64, value: f64) -> Input {
-    Input::telemetry("a", reading(offset_ms, value))
-}
 
 /// Ticks from the day after `from` to `to`, each of which counts whole.
 fn pass_days(bench: &mut OperatorHarness, from: i64, to: i64) {

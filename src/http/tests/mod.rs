@@ -292,6 +292,7 @@ fn error(device: Option<&str>, reason: Reason, arrival_ms: i64) -> ErrorEntry<'_
         user: None,
         payload: b"{}",
         payload_bytes: 2,
+        is_unseen: false,
         origin: None,
         is_cut: false,
         follows: None,
