@@ -249,8 +249,8 @@ impl fmt::Display for ReadingProblem<'_> {
             }
             Self::SequenceRepeated(seq) => write!(
                 f,
-                "sequence number {seq} came before, and weir no longer remembers with which reading; send a new `boot` when \
-                 numbers begin anew, or set dedup.enabled = false; `weir errors replay` counts it if it is another one"
+                "sequence number {seq} came before, and weir forgot with which reading; send a new `boot` when numbers begin \
+                 anew, or set dedup.enabled = false; `weir errors replay` counts it if it is another one"
             ),
             Self::DuplicateMessage(packet_id) => {
                 write!(f, "the client sent packet {packet_id} again (DUP), and it came before; nothing is to be done")
