@@ -82,6 +82,8 @@ pub enum Defect {
     ForgetWindowSizes,
     /// A change of the window size holds at once, for event times whose windows are there already, too.
     ResizeAtOnce,
+    /// `null` counts as 0.
+    CountAbsentValues,
     /// Errors refer to the first error of an earlier message.
     ReferToEarlierMessage,
     /// Readings that share the last entry of their message are counted, and the entry is not written.
@@ -90,7 +92,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 40] = [
+    pub const ALL: [Defect; 41] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -129,6 +131,7 @@ impl Defect {
         Self::DropBacklogWindows,
         Self::ForgetWindowSizes,
         Self::ResizeAtOnce,
+        Self::CountAbsentValues,
         Self::ReferToEarlierMessage,
         Self::DropFoldedErrors,
     ];

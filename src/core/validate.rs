@@ -12,6 +12,7 @@ use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
 use crate::core::timezone;
 use crate::core::topic::Topics;
+use crate::defects::{self, Defect};
 
 /// Longest device id in bytes.
 pub(super) const MAX_DEVICE_ID_BYTES: usize = 128;
@@ -113,6 +114,7 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, settings: &Settings) -> Result
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
         JsonToken::Text(text) => text_value(text, settings),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
+        JsonToken::Null if defects::is(Defect::CountAbsentValues) => Ok(0.0),
         other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
     }
 }

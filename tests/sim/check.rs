@@ -46,6 +46,10 @@ fn judge(process: &SimProcess, plan: &SimPlan, ledger: &SimLedger, at_end: bool)
             compare(&again.closed, plan, ledger, &|id| again.present.contains(&id), tells_absences)?;
         }
     }
+    let (absent, sent) = (status.totals.values_absent, ledger.absent_values());
+    if absent > *sent.end() || at_end && absent < *sent.start() {
+        return Err(format!("{absent} absent values are counted, and {sent:?} came"));
+    }
     if plan.clock_lies {
         // While the clock of the box is wrong, right readings are rejected. Afterwards they are not.
         return ledger.judge_right(&outputs.rejections(ledger)?, settings, plan.sizes_ms());

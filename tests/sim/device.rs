@@ -13,6 +13,8 @@ pub enum Expect {
     Window,
     /// The reading is rejected for this reason.
     Rejected(Reason),
+    /// There is no value: the reading is in no window, and no error.
+    Absent,
 }
 
 /// One reading that a device sends.
@@ -73,6 +75,8 @@ pub struct SimDevice {
     disorder_ms: i64,
     /// The device sometimes sends invalid data.
     faulty: bool,
+    /// Some values are absent.
+    lacks_values: bool,
     /// The device sometimes stops sending for a while.
     idles: bool,
     /// Event times of measurements that the device stored while it was away; the last is sent next.
@@ -93,6 +97,9 @@ fn stored(from_ms: i64, step_ms: i64, count: i64, random: &mut Random) -> Vec<i6
     }
     times_ms
 }
+
+/// What devices send where there is no value.
+const ABSENT_VALUES: [&str; 4] = ["null", "NaN", "\"nan\"", "\"unavailable\""];
 
 const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
 
@@ -132,6 +139,7 @@ impl SimDevice {
             next_ms: now_ms + random.range(0, 2_000),
             disorder_ms: if random.one_in(3) { 0 } else { random.range(1, 4_000) },
             faulty: random.one_in(4),
+            lacks_values: random.one_in(4),
             idles: random.one_in(3),
             stored_ms: if random.one_in(6) { stored(now_ms - 7_200_000, 3_000, 40, random) } else { Vec::new() },
             used_ms: BTreeSet::new(),
@@ -208,6 +216,11 @@ impl SimDevice {
             let broken = random.index(readings.len());
             readings[broken].expect = Expect::Rejected(Reason::WrongType);
             texts[broken] = "\"broken\"".into();
+        }
+        if self.lacks_values && random.one_in(4) {
+            let absent = random.index(readings.len());
+            readings[absent].expect = Expect::Absent;
+            texts[absent] = (*random.pick(&ABSENT_VALUES)).into();
         }
         if let [reading] = &readings[..] {
             fields.push(format!(r#""metric":"{}","value":{}"#, reading.metric, texts[0]));

@@ -1,6 +1,7 @@
 //! The messages that clients sent and their acknowledgements: the input of the reference model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use weir::core::output::{ErrorEntry, WindowResult};
 use weir::core::reason::Reason;
@@ -131,6 +132,18 @@ impl SimLedger {
         }
     }
 
+    /// How many absent values weir has counted at the end: those of each message once at least, and at most as often as it was
+    /// sent.
+    pub fn absent_values(&self) -> RangeInclusive<u64> {
+        let (mut least, mut most) = (0, 0);
+        for message in &self.messages {
+            let absent = message.readings.iter().filter(|reading| reading.expect == Expect::Absent).count() as u64;
+            least += if message.acknowledged && !message.lossy { absent } else { 0 };
+            most += absent * u64::from(message.sent);
+        }
+        least..=most
+    }
+
     /// The first acknowledged message that is not among `present`.
     pub fn missing(&self, present: &BTreeSet<MessageId>) -> Option<(MessageId, &SimMessage)> {
         self.messages.iter().enumerate().find(|(id, message)| message.acknowledged && !present.contains(id))
@@ -179,6 +192,8 @@ impl SimLedger {
                         expected.late.extend(bounds.key(reading));
                     }
                     (Expect::Window, _) => return wrong("must not be rejected so"),
+                    (Expect::Absent, []) => {}
+                    (Expect::Absent, _) => return wrong("has no value, and is no error"),
                 }
             }
         }
@@ -200,8 +215,12 @@ impl SimLedger {
         let furthest = Furthest::of(self, is_global);
         for ((id, index), reasons) in rejections.range((right_from, 0)..) {
             let Some(reading) = self.messages[*id].readings.get(*index as usize) else { continue };
-            if reading.expect != Expect::Window {
-                continue;
+            match reading.expect {
+                Expect::Window => {}
+                Expect::Rejected(_) => continue,
+                Expect::Absent => {
+                    return Err(format!("a value that is absent is rejected as {reasons:?}: {reading:?}"));
+                }
             }
             let may_be_late = match reading.time_ms {
                 // Its time is that of the arrival.
