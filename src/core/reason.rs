@@ -26,7 +26,7 @@ pub enum Reason {
     TimestampTooOld = 9,
     /// An allow-list is configured, and the device is not in it.
     UnknownDevice = 10,
-    /// The `seq` of the reading, or its MQTT message, was counted before.
+    /// The same reading came before, under its `seq` or as its MQTT message.
     Duplicate = 11,
     /// The device would be one more than `limits.devices`, or than one user may introduce.
     TooManyDevices = 12,

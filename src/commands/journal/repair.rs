@@ -177,7 +177,7 @@ impl<W: Write> RepairReport<'_, W> {
             None => format!("from byte {} on", cut.offset),
         };
         writeln!(self.out, "  {file}  {place}: {}", cut.what)?;
-        let more = if cut.may_be_more { ", and there may have been more behind them" } else { "" };
+        let more = if cut.may_be_more { ", and there may have been more after them" } else { "" };
         match cut.lost() {
             0 if cut.may_be_more => writeln!(self.out, "    how many records are lost is not known")?,
             0 => writeln!(self.out, "    no record is lost")?,

@@ -98,7 +98,7 @@ async fn what_cannot_be_replayed_is_told() {
     api.replayed(7);
     for (seq, status, part) in [
         (0, 409, "a fault that the device reported"),
-        (1, 409, "counted already"),
+        (1, 409, "came before"),
         (2, 409, "journal.retention would have kept it"),
         (3, 404, "there is no error 3"),
         (7, 409, "replayed before"),

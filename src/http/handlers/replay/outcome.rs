@@ -88,7 +88,7 @@ impl ReplayRefusal {
                 )
             }
             ReplayRefusal::Duplicate => {
-                format!("error {seq} is a duplicate: its reading is counted already, there is nothing to do")
+                format!("error {seq} is a duplicate: the same reading came before, there is nothing to do")
             }
             ReplayRefusal::AlreadyReplayed => format!(
                 "error {seq} was replayed before, which happens once; where that was rejected again there is a newer \
