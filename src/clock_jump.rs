@@ -1,7 +1,7 @@
 //! A wall clock that jumps forward must not delete what is stored: everything would look old.
 //!
 //! [`JumpGuard`] compares the wall clock with the monotonic clock while weir runs, and at a start with the time that it stored
-//! last. After a step forward of more than [`STEP`] nothing is deleted by age for `node.clock_jump_hold`. Nobody can tell a wrong
+//! last. After a step forward of more than an hour nothing is deleted by age for `node.clock_jump_hold`. Nobody can tell a wrong
 //! clock from a machine that was off for long, so both are treated alike. Deletion by size goes on.
 //!
 //! The rest of a hold is stored, so that a restart does not end it. Only the time in which weir runs counts.

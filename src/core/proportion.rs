@@ -1,5 +1,5 @@
 //! Keeps the errors log in proportion: for each message, what is written is at most twice its topic and payload, and
-//! [`PER_MESSAGE_BYTES`] more.
+//! 256 bytes more.
 //!
 //! The first stored error of a message has everything that its errors have in common: client, topic, payload. The others
 //! refer to it. Once they have taken what the message may take, the remaining readings are folded into one last entry, which

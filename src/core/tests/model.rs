@@ -502,7 +502,7 @@ impl Model {
         let unseen =
             delivery.replay.is_none_or(|(_, _, unseen, _)| unseen) && !self.devices.contains_key(element.device);
         let origin = delivery.replay.map_or((self.lsn, number), |(.., origin)| origin);
-        if let Some((_, _, _, origin)) = delivery.replay
+        if let Some((_, _, true, origin)) = delivery.replay
             && numbered
         {
             match objection {
