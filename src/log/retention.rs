@@ -25,9 +25,9 @@ pub(super) fn next_to_free(
             let is_old = |arrival_ms| now_ms.is_some_and(|now_ms| arrival_ms < now_ms.saturating_sub(max_age_ms));
             // An arrival time in the future is of a wrong clock, and so is one before 2024 where the clock was set since. The
             // segment is no younger than those that follow.
-            let is_possible = |arrival_ms: &i64| {
-                now_ms.is_none_or(|now_ms| (now_ms.min(FIRST_PLAUSIBLE_MS)..=now_ms).contains(arrival_ms))
-            };
+            let first_ms = |now_ms| if now_ms < FIRST_PLAUSIBLE_MS { i64::MIN } else { FIRST_PLAUSIBLE_MS };
+            let is_possible =
+                |arrival_ms: &i64| now_ms.is_none_or(|now_ms| (first_ms(now_ms)..=now_ms).contains(arrival_ms));
             let mut arrivals_ms = segments.list.iter().filter_map(|segment| segment.last_arrival_ms);
             oldest.last_arrival_ms.is_none() || arrivals_ms.find(is_possible).is_some_and(is_old)
         }

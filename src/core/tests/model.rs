@@ -463,7 +463,8 @@ impl Model {
         let mut objection = (redelivered && seq(&self.settings, element).is_none()).then_some("duplicate");
         let (now_ms, bits, by_numbers) =
             (self.arrival_ms, self.settings.sequence_bits, !self.settings.has_field_rules());
-        let mut numbered = true;
+        // Without a state of the device the number is not looked at. Rules 0 take that for a reading that counts.
+        let mut numbered = by_numbers;
         if let Some(device) = self.devices.get_mut(element.device) {
             device.last_arrival_ms = self.arrival_ms;
             device.last_awake_ms = self.arrival_ms - self.paused_ms;
@@ -499,11 +500,15 @@ impl Model {
                 }
             }
         }
-        let unseen =
-            delivery.replay.is_none_or(|(_, _, unseen, _)| unseen) && !self.devices.contains_key(element.device);
-        let origin = delivery.replay.map_or((self.lsn, number), |(.., origin)| origin);
-        if let Some((_, _, true, origin)) = delivery.replay
+        let is_new = !self.devices.contains_key(element.device);
+        // Under rules 0 the rejection of a replay is an error of its own.
+        let (unseen, origin) = match delivery.replay {
+            Some((_, _, unseen, origin)) if !by_numbers => (unseen && is_new, origin),
+            replay => (replay.is_none() && is_new, (self.lsn, number)),
+        };
+        if let Some((_, _, unseen, origin)) = delivery.replay
             && numbered
+            && (unseen || by_numbers)
         {
             match objection {
                 None => drop(self.resumed.insert(origin)),
@@ -524,6 +529,7 @@ impl Model {
                     let replay_of = delivery.replay.map_or("-".into(), |(seq, ..)| seq.to_string());
                     let (device, position) = (element.device, self.lsn);
                     self.effects.push(format!("{reason} {device}/{metric} {position} {index} {replay_of}"));
+                    let unseen = unseen && (!by_numbers || reason == "too_many_devices");
                     let (message, first_arrival_ms) = (message.clone(), delivery.first_arrival_ms);
                     let element = origin;
                     self.stored.push(ModelError { message, index, position, first_arrival_ms, unseen, element });
