@@ -113,7 +113,8 @@ fn throughput(criterion: &mut Criterion) {
 }
 
 fn snapshot(criterion: &mut Criterion) {
-    let mut operator = Operator::new(Settings::default());
+    let no_limits = Settings { max_devices_per_user: None, max_new_devices_per_hour: None, ..Settings::default() };
+    let mut operator = Operator::new(no_limits);
     apply_all(&mut operator, &batches(100_000, 1, 1, 1_000), &mut Sink::default());
     let mut group = criterion.benchmark_group("snapshot");
     group.sample_size(20);

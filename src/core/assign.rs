@@ -119,7 +119,8 @@ impl Operator {
             };
             self.settings.rules.check_range(range, number)
         });
-        if let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
+        let is_right = own.is_ok() && checked.problem.is_none() && checked.duplicate.is_none();
+        if !is_right && let Some(problem) = first_failure(checked.problem, own.err()).or(checked.duplicate) {
             return Err(problem);
         }
         let slot = checked.slot.ok_or(ReadingProblem::TooManyDevices(checked.no_room))?;

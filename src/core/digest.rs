@@ -5,7 +5,7 @@
 //! have the same digest with a probability of 1 in 2 billion: 31 of its bits are remembered. Digests are part of the checkpoint format.
 
 use crate::core::decode::{ElementFields, MetricEntry, MetricsField};
-use crate::core::hash::xxh64;
+use crate::core::hash::with_text;
 use crate::core::json::JsonToken;
 
 /// The digest of an element. `entries` are those of its message.
@@ -16,11 +16,11 @@ pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<
     }
     if let MetricsField::Entries(range) = &fields.metrics {
         for entry in entries.get(range.clone()).unwrap_or_default() {
-            hash = with_token(xxh64(entry.metric.as_bytes(), hash), &entry.value);
+            hash = with_token(with_text(hash, entry.metric.as_bytes()), &entry.value);
         }
     }
     if let Some(error) = &fields.error {
-        hash = xxh64(error.as_bytes(), hash ^ 1);
+        hash = with_text(hash ^ 1, error.as_bytes());
     }
     (hash ^ (hash >> 32)) as u32
 }
@@ -29,8 +29,8 @@ pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<
 #[inline]
 fn with_token(hash: u64, token: &JsonToken<'_>) -> u64 {
     match token {
-        JsonToken::Number(number) => xxh64(number.text().as_bytes(), hash),
-        JsonToken::Text(text) => xxh64(text.as_bytes(), hash ^ 1),
+        JsonToken::Number(number) => with_text(hash, number.text().as_bytes()),
+        JsonToken::Text(text) => with_text(hash ^ 1, text.as_bytes()),
         JsonToken::Bool(value) => (hash ^ u64::from(*value)).rotate_left(9),
         // Values that are no readings. Their kinds have names of different lengths.
         other => hash.rotate_left(5) ^ other.kind().len() as u64,

@@ -225,9 +225,10 @@ impl RecentDigests {
 
     /// Forgets so many digests, the oldest.
     fn forget(&mut self, count: usize, order: NumberOrder) {
-        for forgotten in self.entries.drain(..count).filter(|entry| entry.is_decided()) {
+        for _ in 0..count {
+            let Some(forgotten) = self.entries.pop_front() else { return };
             let is_higher = |other: u16| order.behind(forgotten.number) < order.behind(other);
-            if self.forgotten.is_none_or(is_higher) {
+            if forgotten.is_decided() && self.forgotten.is_none_or(is_higher) {
                 self.forgotten = Some(forgotten.number);
             }
         }

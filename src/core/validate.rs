@@ -180,11 +180,19 @@ pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Reading
 /// Reads the `seq` field under field rules: a number may also be written as `42.0`, `4.2e1` or `"42"`.
 #[inline]
 pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result<Option<u64>, ReadingProblem<'m>> {
-    let seq = match token {
+    match token {
         JsonToken::Number(number) => match number.as_integer() {
-            Some((false, seq)) => Some(seq),
-            _ => whole_number(number.text()),
+            Some((false, seq)) if seq <= largest => Ok(Some(seq)),
+            _ => unusual_sequence_number(token, largest),
         },
+        _ => unusual_sequence_number(token, largest),
+    }
+}
+
+/// Reads a `seq` field that is no plain integer.
+fn unusual_sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result<Option<u64>, ReadingProblem<'m>> {
+    let seq = match token {
+        JsonToken::Number(number) => whole_number(number.text()),
         none if none.is_none() => return Ok(None),
         JsonToken::Text(text) => whole_number(text.trim()),
         _ => None,
