@@ -35,12 +35,19 @@ fn main() {
     let Some(mut arguments) = BenchArguments::read() else { return };
     let (time, messages) = (Duration::from_secs(arguments.number(120)), arguments.number(5_000_000));
     run(LIMIT + time, async {
-        let weir = WEIR.start_on_disk();
+        let weir = start();
         println!("idle: {}", megabytes(weir.memory().now));
         one_window_each(weir).await;
-        full_speed(WEIR.start_on_disk(), messages).await;
-        steady(WEIR.start_on_disk(), time).await;
+        full_speed(start(), messages).await;
+        steady(start(), time).await;
     });
+}
+
+/// Starts weir without limits that would refuse so many new devices at once.
+fn start() -> Weir {
+    let mut weir = WEIR.prepare_on_disk(&[("limits.new_devices_per_hour", "'off'"), ("limits.devices_share", "1.0")]);
+    weir.restart();
+    weir
 }
 
 /// Sends one message of each device: weir holds one window per device for late readings.
