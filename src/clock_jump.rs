@@ -163,7 +163,10 @@ impl JumpGuard {
         state.stored = Some(now.at);
         let stored = state.to_store(now);
         drop(state);
-        self.store(&stored);
+        if !self.store(&stored) {
+            // The next look tries again.
+            lock(&self.state).stored = None;
+        }
     }
 
     /// Stores what the next start needs.
@@ -257,13 +260,15 @@ impl JumpGuard {
         }
     }
 
-    fn store(&self, stored: &StoredClock) {
+    /// Whether it was stored.
+    fn store(&self, stored: &StoredClock) -> bool {
         let written = serde_json::to_vec(stored)
             .map_err(io::Error::from)
             .and_then(|bytes| replace_file(&*self.disk, &self.path, &bytes));
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::debug!(%error, "the time could not be stored");
         }
+        written.is_ok()
     }
 }
 
