@@ -9,9 +9,6 @@ use rtime_clock::adjtime::{Timex, adjtimex};
 /// State of the kernel's clock that means "not synchronised", see adjtimex(2).
 const TIME_ERROR: i32 = 5;
 
-/// A clock that shows a time before 2024 was never set: weir is younger.
-pub const FIRST_PLAUSIBLE_MS: i64 = 1_704_067_200_000;
-
 /// A source of time. `core` never uses a clock: its time is the arrival time of journal batches, so that a replay computes the
 /// same results.
 pub trait Clock: Send + Sync + Debug {

@@ -14,7 +14,8 @@ use std::time::Duration;
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, FIRST_PLAUSIBLE_MS};
+use crate::clock::Clock;
+use crate::core::FIRST_PLAUSIBLE_MS;
 use crate::defects::{self, Defect};
 use crate::disk::{Disk, replace_file};
 use crate::sync::lock;

@@ -180,6 +180,19 @@ fn a_step_back_is_stored_at_once() {
     assert_eq!(machine.hold_hours(), Some(24), "nobody can tell which time is the wrong one");
 }
 
+#[test]
+fn what_could_not_be_stored_is_stored_by_the_next_look() {
+    let mut machine = Machine::new(Some(0));
+    machine.disk.set_capacity(Some(0));
+    machine.guard.look();
+    machine.disk.set_capacity(None);
+    machine.pass(1_000);
+    machine.guard.look();
+    machine.set(YEAR_MS);
+    machine.restart(0);
+    assert_eq!(machine.hold_hours(), Some(24), "the newest record has the time of the clock that jumped");
+}
+
 /// A machine without a battery for its clock begins in 1970 and is set a little later.
 #[test]
 fn the_first_setting_of_a_clock_is_no_reason_to_be_unready() {

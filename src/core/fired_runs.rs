@@ -24,7 +24,7 @@ pub(super) struct FiredRun {
 pub(super) struct RunLimits {
     /// Runs that ended at or before this time are not told apart any more.
     pub oldest_ms: i64,
-    /// Gaps that end behind this time stay open: readings of live data may still come for them.
+    /// Gaps that end after this time stay open: readings of live data may still come for them.
     pub closed_ms: i64,
     /// Number of runs that are kept, if gaps can be closed for it.
     pub max_runs: usize,

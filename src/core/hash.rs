@@ -22,18 +22,16 @@ pub(super) fn xxh64(bytes: &[u8], seed: u64) -> u64 {
 /// [`xxh64`].
 #[inline]
 pub(super) fn with_text(hash: u64, text: &[u8]) -> u64 {
-    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
-    let (low, high) = match (text.first_chunk(), text.last_chunk(), text.first_chunk(), text.last_chunk()) {
-        _ if text.len() > 16 => (xxh64(text, hash), 0),
-        (Some(first), Some(last), ..) => (word(first), word(last)),
-        (_, _, Some(first), Some(last)) => (half(first), half(last)),
-        _ => match *text {
-            [a, b, c] => (u64::from(u32::from_le_bytes([a, b, c, 0])), 0),
-            [a, b] => (u64::from(u16::from_le_bytes([a, b])), 0),
-            [a] => (u64::from(a), 0),
-            _ => (0, 0),
-        },
+    let (low, high) = if text.len() > 16 {
+        (xxh64(text, hash), 0)
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)))
+    } else {
+        let mut short = [0; 4];
+        short.iter_mut().zip(text).for_each(|(to, byte)| *to = *byte);
+        (u64::from(u32::from_le_bytes(short)), 0)
     };
     let seed = hash.wrapping_add(text.len() as u64);
     let product = u128::from(low ^ seed ^ PRIME_1) * u128::from(high ^ seed.rotate_left(32) ^ PRIME_2);

@@ -65,5 +65,7 @@ mod validate;
 mod watermark;
 mod window;
 
+pub use set_back::FIRST_PLAUSIBLE_MS;
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -26,8 +26,8 @@ const LEAP_MS: i64 = 86_400_000;
 const GAP_MS: i64 = 60_000;
 /// Most spans of time that are remembered as taken back.
 const MAX_SPANS: usize = 8;
-/// A clock before 2024 was never set.
-const FIRST_PLAUSIBLE_MS: i64 = 1_704_067_200_000;
+/// A clock that shows a time before 2024 was never set: weir is younger.
+pub const FIRST_PLAUSIBLE_MS: i64 = 1_704_067_200_000;
 /// A set-back counts as recent for so long.
 const RECENT_MS: i64 = 86_400_000;
 /// Highest revision that is assumed of windows that fired before revisions were recorded.

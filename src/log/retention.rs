@@ -2,7 +2,7 @@
 
 use super::segment::Segments;
 use super::{Keep, Lsn, Retention};
-use crate::clock::FIRST_PLAUSIBLE_MS;
+use crate::core::FIRST_PLAUSIBLE_MS;
 
 /// First record of the oldest segment, if it may be freed now. `now_ms` is the wall clock, `None` where it may be wrong and the
 /// age of segments is not judged. The active segment and segments that are not released are

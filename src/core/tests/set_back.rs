@@ -321,6 +321,23 @@ fn a_size_that_a_wrong_time_put_off_holds_at_once() {
     assert_eq!((size(last), brief(last).ends_with("=12.0")), (60_000, true), "{:?}", briefs(&effects));
 }
 
+/// Start and revision tell all firings of a key apart, whatever the sizes of the windows.
+#[test]
+fn a_window_that_meets_a_time_that_was_set_back_begins_above_revision_0() {
+    let mut bench = OperatorHarness::new(Settings::default());
+    bench.apply(T0 + HOUR_MS, &[untimed("a", 1.0)]);
+    bench.apply_set_back(T0, &[Input::Tick]);
+    let passed_ms = T0 + HOUR_MS;
+    let revision = |start_ms: i64, end_ms: i64| {
+        bench.operator.clocks.set_backs.first_revision(T0 + start_ms, T0 + end_ms, passed_ms)
+    };
+    assert_eq!(revision(0, 5_000), 1, "of the same size");
+    assert_eq!(revision(-DAY_MS, DAY_MS), 1, "around the wrong time");
+    assert_eq!(revision(HOUR_MS - 5_000, DAY_MS), 1, "from within it to a time that never was");
+    assert_eq!(revision(HOUR_MS + 5_000, DAY_MS), 0, "the device has not been there");
+    assert_eq!(revision(-DAY_MS, -HOUR_MS), 0, "before it");
+}
+
 #[test]
 fn windows_of_a_size_that_a_wrong_time_dropped_keep_it() {
     let mut bench = OperatorHarness::new(Settings::default());
