@@ -50,13 +50,13 @@ impl Operator {
                 Record::Replay(replay) => self.replay(batch.lsn, arrival_ms, &mut message, replay, out),
                 Record::Forget(ids) => {
                     // Late readings of this batch are told before their device is forgotten.
-                    self.end_batch(out);
+                    self.end_batch(&mut batch, out);
                     self.forget_named(ids.iter(), out);
                     batch.last_device = None;
                 }
                 Record::Settings(json) => {
                     let index = (batch.lsn - first_lsn) as usize;
-                    self.change_settings(json, out).map_err(|what| InvalidRecord { index, what })?;
+                    self.change_settings(&mut batch, json, out).map_err(|what| InvalidRecord { index, what })?;
                     batch.forget_origin();
                 }
             }
@@ -65,7 +65,7 @@ impl Operator {
         if !begun {
             self.begin_batch(arrival_ms, false, out);
         }
-        self.end_batch(out);
+        self.end_batch(&mut batch, out);
         Ok(())
     }
 
@@ -110,16 +110,23 @@ impl Operator {
 
     /// Processes the records from here on under the settings in `json`. The records before are finished first, under the
     /// old ones.
-    fn change_settings(&mut self, json: &[u8], out: &mut impl Collector) -> Result<(), DecodeError> {
+    fn change_settings(
+        &mut self,
+        batch: &mut BatchContext<'_>,
+        json: &[u8],
+        out: &mut impl Collector,
+    ) -> Result<(), DecodeError> {
         let settings = Settings::from_json(json)?;
         if !self.settings.is_fixed && settings != self.settings.current {
-            self.end_batch(out);
+            self.end_batch(batch, out);
             self.reconfigure(settings, out);
         }
         Ok(())
     }
 
-    fn end_batch(&mut self, out: &mut dyn Collector) {
+    fn end_batch(&mut self, batch: &mut BatchContext<'_>, out: &mut dyn Collector) {
+        self.note_clock(batch);
+        batch.stated = None;
         self.fire_touched(out);
         self.drop_expired();
         debug_assert_eq!(self.totals.unaccounted(), 0, "every reading is in a window or rejected");

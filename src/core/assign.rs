@@ -28,7 +28,7 @@ impl Operator {
     pub(super) fn reading<'m>(
         &mut self,
         batch: &mut BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'m>,
         metric: Result<&'m str, ReadingProblem<'m>>,
@@ -87,7 +87,7 @@ impl Operator {
 
     /// Counts a value that the device says is absent. It is no reading, and no error.
     #[cold]
-    fn count_absent(&mut self, origin: ReadingOrigin<'_>, index: u32, slot: Option<Slot>) {
+    fn count_absent(&mut self, origin: &ReadingOrigin<'_>, index: u32, slot: Option<Slot>) {
         self.totals.values_absent += 1;
         if let Some(slot) = slot {
             self.devices[slot].odd().values_absent += 1;

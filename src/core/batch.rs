@@ -24,10 +24,21 @@ pub(super) struct BatchContext<'a> {
     pub user: Option<&'a str>,
     /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
-    /// Device of the last element that states its time, and the newest of the times that it states in the current message.
-    pub stated: Option<(Slot, i64)>,
+    /// Times that the last device states that states any.
+    pub stated: Option<StatedTimes>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
     pub moved: Vec<Slot>,
+}
+
+/// Event times that a device states in messages in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StatedTimes {
+    /// The device.
+    pub slot: Slot,
+    /// The newest of the times that its clock does not know yet, Unix milliseconds.
+    pub newest_ms: Option<i64>,
+    /// Number of messages that its clock knows.
+    pub noted: usize,
 }
 
 impl BatchContext<'_> {
@@ -60,7 +71,8 @@ impl<'a> BatchContext<'a> {
     where
         'a: 'm,
     {
-        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, stated, moved: _ } = *self;
+        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, stated: _, moved: _ } =
+            *self;
         BatchContext {
             lsn,
             arrival_ms,
@@ -70,7 +82,7 @@ impl<'a> BatchContext<'a> {
             is_own,
             user,
             last_device,
-            stated,
+            stated: None,
             moved: Vec::new(),
         }
     }

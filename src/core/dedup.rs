@@ -36,16 +36,27 @@ impl<const MAX: usize> SequenceSet<MAX> {
         }
     }
 
+    /// Inserts `seq` if it is the number behind the highest one. Returns whether it is.
+    #[inline]
+    pub fn extend(&mut self, seq: u64) -> bool {
+        match &mut self.top {
+            Some((_, high)) if high.checked_add(1) == Some(seq) => {
+                *high = seq;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Inserts `seq`. Returns whether two ranges had to be merged, because there were more than `MAX`.
     #[inline]
     pub fn insert(&mut self, seq: u64) -> bool {
+        if self.extend(seq) {
+            return false;
+        }
         match &mut self.top {
             None => {
                 self.top = Some((seq, seq));
-                false
-            }
-            Some((_, high)) if high.checked_add(1) == Some(seq) => {
-                *high = seq;
                 false
             }
             Some((low, high)) if (*low..=*high).contains(&seq) => false,

@@ -13,8 +13,23 @@ use crate::defects::{self, Defect};
 
 impl Operator {
     /// Reads a `seq` field. A number beyond the width of the counters is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn sequence<'m>(&self, token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
+        match token {
+            JsonToken::Number(number)
+                if let Some(seq) = number.as_short_unsigned()
+                    && seq <= self.settings.current.sequence_bits.largest() =>
+            {
+                Ok(Some(seq))
+            }
+            JsonToken::Absent => Ok(None),
+            _ => self.unusual_sequence(token),
+        }
+    }
+
+    /// Reads a `seq` field that is no short integer.
+    #[inline(never)]
+    fn unusual_sequence<'m>(&self, token: &JsonToken<'_>) -> Result<Option<u64>, ReadingProblem<'m>> {
         let settings = &self.settings.current;
         if settings.has_field_rules() {
             validate::sequence_number(token, settings.sequence_bits.largest())

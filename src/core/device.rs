@@ -47,6 +47,9 @@ const TAG_ERROR_SHARE: u8 = 11;
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
 
+/// Id of a device. A copy costs no allocation.
+pub type DeviceId = smol_str::SmolStr;
+
 /// A window that is due to fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DueWindow {
@@ -82,7 +85,7 @@ pub(super) struct OddCounts {
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     /// Device id.
-    pub id: Arc<str>,
+    pub id: DeviceId,
     /// Key group of the device.
     pub group: u16,
     /// User whose message created the device.
@@ -147,7 +150,7 @@ pub(super) struct Device {
 
 impl Device {
     /// A device without readings.
-    pub fn new(id: Arc<str>, group: u16) -> Self {
+    pub fn new(id: DeviceId, group: u16) -> Self {
         Self {
             id,
             group,

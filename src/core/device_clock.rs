@@ -1,7 +1,8 @@
 //! What is known of the clock of a device, from the event times that it states and the arrival times of its messages.
 //!
-//! Each message gives one offset: arrival less the newest event time in it. A message is live if its offset is within a minute of
-//! that of the live message before it; the clock is told from the last live ones. Messages with other offsets are a backlog, or the
+//! Each message gives one offset: arrival less the newest event time in it. Of messages of a device
+//! that come in a row in one batch of the journal the first five give one each, and the others together one: they arrived together.
+//! A message is live if its offset is within a minute of that of the live message before it; the clock is told from the last live ones. Messages with other offsets are a backlog, or the
 //! clock was set. A clock that was set goes on at the rate of time, so that the offsets are again like each other. The offsets of a
 //! backlog change with each message, because stored readings come faster than they were taken.
 
@@ -20,7 +21,7 @@ const STEP_MESSAGES: u32 = 5;
 /// Time over which the messages after a step must come before the step counts.
 const STEP_TIME_MS: i64 = 10_000;
 /// Live messages that are remembered.
-const RECENT: usize = 5;
+pub(super) const RECENT: usize = 5;
 /// Messages from which on an offset may be called constant.
 const CONSTANT_MESSAGES: usize = 3;
 /// A constant offset within this of a time zone's is called a time zone.

@@ -8,12 +8,18 @@ use crate::core::decode::{ElementFields, MetricEntry, MetricsField};
 use crate::core::hash::with_text;
 use crate::core::json::JsonToken;
 
+/// Stands for a value that is not there.
+const ABSENT: u64 = "nothing".len() as u64;
+
 /// The digest of an element. `entries` are those of its message.
+#[inline(never)]
 pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<'_>]) -> u32 {
-    let mut hash = 0;
-    for token in [&fields.timestamp, &fields.other_time, &fields.metric, &fields.value, &fields.boot] {
-        hash = with_token(hash, token);
-    }
+    // One after another: a loop over the fields costs twice as much.
+    let mut hash = with_token(0, &fields.timestamp);
+    hash = with_token(hash, &fields.other_time);
+    hash = with_token(hash, &fields.metric);
+    hash = with_token(hash, &fields.value);
+    hash = with_token(hash, &fields.boot);
     if let MetricsField::Entries(range) = &fields.metrics {
         for entry in entries.get(range.clone()).unwrap_or_default() {
             hash = with_token(with_text(hash, entry.metric.as_bytes()), &entry.value);
@@ -26,10 +32,11 @@ pub(super) fn element_digest(fields: &ElementFields<'_>, entries: &[MetricEntry<
 }
 
 /// Adds a token to a hash. Its kind counts too: `1` is not `"1"`.
-#[inline]
+#[inline(always)]
 fn with_token(hash: u64, token: &JsonToken<'_>) -> u64 {
     match token {
         JsonToken::Number(number) => with_text(hash, number.text().as_bytes()),
+        JsonToken::Absent => hash.rotate_left(5) ^ ABSENT,
         JsonToken::Text(text) => with_text(hash ^ 1, text.as_bytes()),
         JsonToken::Bool(value) => (hash ^ u64::from(*value)).rotate_left(9),
         // Values that are no readings. Their kinds have names of different lengths.

@@ -4,11 +4,9 @@
 //! account is empty again after [`ErrorShareSettings::refill_ms`] of journal time. While the account is full, the errors of one
 //! message a minute are stored, up to half a share more; the others are counted only.
 
-use std::sync::Arc;
-
 use crate::core::batch::ReadingOrigin;
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
-use crate::core::device::Slot;
+use crate::core::device::{DeviceId, Slot};
 use crate::core::operator::Operator;
 use crate::core::settings::ErrorShareSettings;
 use crate::core::topic::TenantIndex;
@@ -132,7 +130,7 @@ impl Operator {
     /// Whether an error of this device may be stored. The errors of one device in one message are stored together. Counts the
     /// error if it may not. Errors of replays are stored always: what was replayed cannot be replayed again, and their number is
     /// that of the requests of operators.
-    pub(super) fn has_error_room(&mut self, origin: ReadingOrigin<'_>, slot: Option<Slot>) -> bool {
+    pub(super) fn has_error_room(&mut self, origin: &ReadingOrigin<'_>, slot: Option<Slot>) -> bool {
         let Some(settings) = self.settings.current.error_share.filter(|_| origin.replay.is_none()) else { return true };
         let now_ms = self.clocks.journal.now_ms;
         let may_tell = self.work.over_share.len() < MAX_TOLD;
@@ -142,7 +140,7 @@ impl Operator {
             let is_told = share.refuse(may_tell, now_ms);
             self.totals.errors_not_stored += 1;
             if is_told {
-                self.work.over_share.push(slot.map(|slot| Arc::clone(&self.devices[slot].id)));
+                self.work.over_share.push(slot.map(|slot| self.devices[slot].id.clone()));
             }
         }
         stored
@@ -158,7 +156,7 @@ impl Operator {
 
     /// The devices that are over their share of the errors log and were not told of within a day; `None`: errors without a
     /// known device.
-    pub fn take_over_share(&mut self) -> Vec<Option<Arc<str>>> {
+    pub fn take_over_share(&mut self) -> Vec<Option<DeviceId>> {
         std::mem::take(&mut self.work.over_share)
     }
 

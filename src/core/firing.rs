@@ -258,10 +258,12 @@ impl Operator {
     #[inline]
     fn advance_device(&mut self, slot: Slot) {
         let Settings { out_of_orderness_ms, allowed_lateness_ms, backlog, .. } = self.settings.current;
-        let (now_ms, cap_ms) = (self.clocks.journal.now_ms, self.watermark_cap_ms());
+        let now_ms = self.clocks.journal.now_ms;
         let device = &mut self.devices[slot];
         let before_ms = device.watermark_ms;
-        device.watermark_ms = before_ms.max(watermark::after(device.newest_ms, out_of_orderness_ms).min(cap_ms));
+        // The same as the cap of the watermark, which is computed in the same way.
+        let newest_ms = if backlog { device.newest_ms.min(now_ms) } else { device.newest_ms };
+        device.watermark_ms = before_ms.max(watermark::after(newest_ms, out_of_orderness_ms));
         if backlog {
             device.live_ms = now_ms;
             let step_ms = device.watermark_ms.saturating_sub(before_ms);

@@ -20,10 +20,10 @@ pub(super) fn xxh64(bytes: &[u8], seed: u64) -> u64 {
 
 /// Adds a short text to a hash, by one multiplication for up to 16 bytes. The result is the same in all versions, as that of
 /// [`xxh64`].
-#[inline]
+#[inline(always)]
 pub(super) fn with_text(hash: u64, text: &[u8]) -> u64 {
     let (low, high) = if text.len() > 16 {
-        (xxh64(text, hash), 0)
+        (xxh64_of_long_text(text, hash), 0)
     } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
         (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
     } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
@@ -36,6 +36,11 @@ pub(super) fn with_text(hash: u64, text: &[u8]) -> u64 {
     let seed = hash.wrapping_add(text.len() as u64);
     let product = u128::from(low ^ seed ^ PRIME_1) * u128::from(high ^ seed.rotate_left(32) ^ PRIME_2);
     (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cold]
+fn xxh64_of_long_text(text: &[u8], seed: u64) -> u64 {
+    xxh64(text, seed)
 }
 
 fn long_input(stripes: &[[u8; 32]], seed: u64) -> u64 {

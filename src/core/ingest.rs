@@ -5,13 +5,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::core::batch::{BatchContext, ReadingOrigin};
+use crate::core::batch::{BatchContext, ReadingOrigin, StatedTimes};
 use crate::core::client::{self, ClientKey, RememberedClient};
 use crate::core::decode::{
     DecodeRules, DecodedMessage, ElementFields, MalformedMessage, MessageElement, MetricEntry, MetricsField,
     RecoveredText,
 };
 use crate::core::device::Slot;
+use crate::core::device_clock;
 use crate::core::digest::element_digest;
 use crate::core::event_time;
 use crate::core::group::key_group;
@@ -87,10 +88,10 @@ impl Operator {
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let tenant = batch.tenant;
-        let origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
+        let mut origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
         match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
-            Ok(()) => self.publish_decoded(batch, origin, message, out),
-            Err(malformed) => self.publish_unusual(batch, origin, malformed, out),
+            Ok(()) => self.publish_decoded(batch, &mut origin, message, out),
+            Err(malformed) => self.publish_unusual(batch, &mut origin, malformed, out),
         }
     }
 
@@ -99,7 +100,7 @@ impl Operator {
     fn publish_decoded<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        mut origin: ReadingOrigin<'_>,
+        origin: &mut ReadingOrigin<'_>,
         message: &DecodedMessage<'a>,
         out: &mut dyn Collector,
     ) {
@@ -122,8 +123,8 @@ impl Operator {
     #[cold]
     fn publish_unusual(
         &mut self,
-        batch: &BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        batch: &mut BatchContext<'_>,
+        origin: &mut ReadingOrigin<'_>,
         malformed: MalformedMessage,
         out: &mut dyn Collector,
     ) {
@@ -140,7 +141,12 @@ impl Operator {
                 let mut message = DecodedMessage::default();
                 match recovered.decode(&mut message, rules) {
                     Err(malformed) => self.publish_malformed(batch, origin, &malformed, out),
-                    Ok(()) => self.publish_decoded(&mut batch.of_message(), origin, &message, out),
+                    Ok(()) => {
+                        self.note_clock(batch);
+                        let mut batch = batch.of_message();
+                        self.publish_decoded(&mut batch, origin, &message, out);
+                        self.note_clock(&mut batch);
+                    }
                 }
             }
         }
@@ -150,7 +156,7 @@ impl Operator {
     fn publish_malformed(
         &mut self,
         batch: &BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         malformed: &dyn fmt::Display,
         out: &mut dyn Collector,
     ) {
@@ -171,7 +177,7 @@ impl Operator {
     pub(super) fn elements<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         message: &DecodedMessage<'a>,
         redelivered: bool,
         out: &mut dyn Collector,
@@ -194,7 +200,7 @@ impl Operator {
                 }
             }
         }
-        self.note_clock(batch);
+        self.note_clock_of_message(batch);
         if !batch.moved.is_empty() {
             self.advance(&batch.moved, out);
             batch.moved.clear();
@@ -208,13 +214,9 @@ impl Operator {
     /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by user, client,
     /// packet id, topic and payload, and only counts as redelivered with the DUP flag [MQTT-3.3.1-1]: a client may
     /// publish the same payload twice under the same packet id once the first is acknowledged.
-    fn check_redelivery(&mut self, origin: ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
+    fn check_redelivery(&mut self, origin: &ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
-        let is_numbered = match self.settings.current.has_field_rules() {
-            true => message.all_have_sequence(|token| self.sequence(token).is_ok_and(|seq| seq.is_some())),
-            false => message.has_sequence(),
-        };
-        if origin.publish.qos == 0 || !self.settings.current.dedup || is_numbered || ignores {
+        if origin.publish.qos == 0 || !self.settings.current.dedup || ignores || self.is_numbered(message) {
             return false;
         }
         let PublishRecord { client_id, user, topic, packet_id, payload, dup, .. } = *origin.publish;
@@ -235,6 +237,15 @@ impl Operator {
         self.about_to_change(self.clients.get(slot).map_or(0, |client| client.group));
         self.clients.remember(slot, identity, origin.lsn, self.clocks.journal.now_ms);
         false
+    }
+
+    /// Whether sequence numbers tell whether the readings of a message were counted before.
+    #[inline]
+    fn is_numbered(&self, message: &DecodedMessage<'_>) -> bool {
+        match self.settings.current.has_field_rules() {
+            true => message.all_have_sequence(|token| self.sequence(token).is_ok_and(|seq| seq.is_some())),
+            false => message.has_sequence(),
+        }
     }
 
     /// Adds a client. Where there are too many, the half with the oldest messages is forgotten first.
@@ -268,7 +279,7 @@ impl Operator {
     fn element<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         message: &DecodedMessage<'a>,
         fields: &ElementFields<'a>,
         redelivered: bool,
@@ -305,7 +316,7 @@ impl Operator {
     fn readings<'a>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         message: &DecodedMessage<'a>,
         fields: &ElementFields<'a>,
         checked: &Checked<'_>,
@@ -359,7 +370,7 @@ impl Operator {
     fn check<'a: 'm, 'm>(
         &mut self,
         batch: &mut BatchContext<'a>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         fields: &'m ElementFields<'a>,
         entries: &[MetricEntry<'a>],
         is_fault: bool,
@@ -395,7 +406,7 @@ impl Operator {
             Err(_) if is_fault => None,
             Err(wrong) => note(&mut problem, wrong),
         };
-        let problem = first_failure(problem, unknown);
+        let problem = if problem.is_some() || unknown.is_some() { first_failure(problem, unknown) } else { None };
         let time = ElementTime { ms: stated.unwrap_or(origin.first_arrival_ms()), stated: stated.is_some() };
         let identity = ElementIdentity {
             seq,
@@ -456,19 +467,30 @@ impl Operator {
     #[inline]
     fn note_stated(&mut self, batch: &mut BatchContext<'_>, slot: Slot, ms: i64) {
         match &mut batch.stated {
-            Some((of, newest_ms)) if *of == slot => *newest_ms = ms.max(*newest_ms),
+            Some(stated) if stated.slot == slot => stated.newest_ms = stated.newest_ms.max(Some(ms)),
             _ => {
                 self.note_clock(batch);
-                batch.stated = Some((slot, ms));
+                batch.stated = Some(StatedTimes { slot, newest_ms: Some(ms), noted: 0 });
             }
         }
     }
 
-    /// Notes the newest time that the message states in the clock of its device.
+    /// Notes the newest time that a message states in the clock of its device. Of messages in a row in one batch the first ones are
+    /// noted each, and the others together, with [`Operator::note_clock`].
     #[inline]
-    fn note_clock(&mut self, batch: &mut BatchContext<'_>) {
-        if let Some((slot, newest_ms)) = batch.stated.take() {
-            self.devices[slot].clock.note(newest_ms, batch.arrival_ms);
+    fn note_clock_of_message(&mut self, batch: &mut BatchContext<'_>) {
+        if batch.stated.is_some_and(|stated| stated.noted < device_clock::RECENT) {
+            self.note_clock(batch);
+        }
+    }
+
+    /// Notes the newest time of messages in a row that their device's clock does not know yet.
+    pub(super) fn note_clock(&mut self, batch: &mut BatchContext<'_>) {
+        if let Some(stated) = &mut batch.stated
+            && let Some(newest_ms) = stated.newest_ms.take()
+        {
+            stated.noted += 1;
+            self.devices[stated.slot].clock.note(newest_ms, batch.arrival_ms);
         }
     }
 
@@ -546,7 +568,7 @@ impl Operator {
     #[cold]
     fn fault_beside(
         &mut self,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'_>,
         fields: &ElementFields<'_>,
@@ -564,7 +586,7 @@ impl Operator {
 
     fn fault(
         &mut self,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: u32,
         checked: &Checked<'_>,
         fields: &ElementFields<'_>,

@@ -1,9 +1,8 @@
 //! Devices are created, and forgotten after long silence.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use crate::core::device::{Device, Slot};
+use crate::core::device::{Device, DeviceId, Slot};
 use crate::core::group::key_group;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
@@ -37,7 +36,7 @@ impl Operator {
         if let Some(tenant) = tenant.and_then(|tenant| self.settings.rules.topics.tenant(tenant)) {
             self.owners.check_tenant(tenant)?;
         }
-        let id: Arc<str> = match tenant {
+        let id: DeviceId = match tenant {
             None => id.into(),
             Some(tenant) => {
                 self.write_full_id(tenant, id);

@@ -5,12 +5,10 @@
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
 //! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
-use std::sync::Arc;
-
 use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
-use crate::core::device::{DueWindow, Slot};
+use crate::core::device::{DeviceId, DueWindow, Slot};
 use crate::core::error_share::ErrorShare;
 use crate::core::group::{GroupChange, Groups};
 use crate::core::owners::Owners;
@@ -72,7 +70,7 @@ pub(super) struct BatchWork {
     /// Errors of the message at hand.
     pub errors: MessageErrors,
     /// Devices that are over their share of the errors log.
-    pub over_share: Vec<Option<Arc<str>>>,
+    pub over_share: Vec<Option<DeviceId>>,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.

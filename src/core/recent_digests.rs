@@ -128,16 +128,14 @@ impl RecentDigests {
 
     /// Remembers a digest. `order` is that of the device's numbers, this one included. `may_grow`: whether the device may have
     /// more than [`REMEMBERED`] digests.
+    #[inline]
     pub fn remember(&mut self, entry: NumberedDigest, order: NumberOrder, now_ms: i64, may_grow: bool) {
         self.begin_period(now_ms);
         self.counts[0] = self.counts[0].saturating_add(1);
         let grown = if may_grow { MAX_REMEMBERED } else { self.entries.len().max(REMEMBERED) };
         let limit = self.kept().clamp(REMEMBERED, grown);
-        let outdated = (self.entries.len() + 1).saturating_sub(limit);
-        self.forget(outdated, order);
-        self.old = self.old.saturating_sub(u16::try_from(outdated).unwrap_or(u16::MAX));
-        if outdated > 1 {
-            self.entries.shrink_to(limit);
+        if self.entries.len() >= limit {
+            self.make_room(limit, order);
         }
         if self.entries.capacity() == 0 {
             self.entries.reserve_exact(REMEMBERED);
@@ -145,7 +143,18 @@ impl RecentDigests {
         self.entries.push_back(entry);
     }
 
+    /// Forgets so many digests that one more makes `limit`.
+    fn make_room(&mut self, limit: usize, order: NumberOrder) {
+        let outdated = (self.entries.len() + 1).saturating_sub(limit);
+        self.forget(outdated, order);
+        self.old = self.old.saturating_sub(u16::try_from(outdated).unwrap_or(u16::MAX));
+        if outdated > 1 {
+            self.entries.shrink_to(limit);
+        }
+    }
+
     /// Begins another period, if the present one is over.
+    #[inline]
     fn begin_period(&mut self, now_ms: i64) {
         let passed_ms = now_ms.saturating_sub(self.period_ms);
         if passed_ms >= PERIOD_MS || self.entries.is_empty() {

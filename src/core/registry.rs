@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashSet, HashTable};
 
-use crate::core::device::{Device, Slot};
+use crate::core::device::{Device, DeviceId, Slot};
 
 /// All devices. The hash index is only asked for single ids; everything that goes through all devices follows the order
 /// of ids, so that no order of a hash map reaches a result.
@@ -17,7 +17,7 @@ pub(super) struct Registry {
     vacant: Vec<Slot>,
     index: HashTable<Slot>,
     hasher: foldhash::quality::RandomState,
-    order: BTreeMap<Arc<str>, Slot>,
+    order: BTreeMap<DeviceId, Slot>,
 }
 
 impl Registry {
@@ -35,7 +35,7 @@ impl Registry {
 
     /// Adds a device. Its id must not be there yet.
     pub fn insert(&mut self, device: Device) -> Slot {
-        let id = Arc::clone(&device.id);
+        let id = device.id.clone();
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self[slot] = device;
@@ -47,8 +47,8 @@ impl Registry {
             }
         };
         let Self { devices, index, hasher, .. } = self;
-        index.insert_unique(hasher.hash_one(&*id), slot, |&slot| {
-            hasher.hash_one(devices.get(slot as usize).map_or("", |device| &*device.id))
+        index.insert_unique(hasher.hash_one(id.as_str()), slot, |&slot| {
+            hasher.hash_one(devices.get(slot as usize).map_or("", |device| device.id.as_str()))
         });
         self.order.insert(id, slot);
         slot
@@ -58,8 +58,8 @@ impl Registry {
     pub fn remove(&mut self, slot: Slot) -> Device {
         let vacancy = Device::new("".into(), 0);
         let device = std::mem::replace(&mut self[slot], vacancy);
-        self.order.remove(&*device.id);
-        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*device.id), |&other| other == slot) {
+        self.order.remove(device.id.as_str());
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(device.id.as_str()), |&other| other == slot) {
             entry.remove();
         }
         self.vacant.push(slot);

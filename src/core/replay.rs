@@ -88,18 +88,18 @@ impl Operator {
         let readings = match message.decode(replay.payload, rules) {
             Ok(()) => {
                 origin.readings = message.max_readings();
-                self.elements(&mut batch, origin, message, false, out)
+                self.elements(&mut batch, &origin, message, false, out)
             }
-            Err(malformed) => match self.replay_unusual(&batch, origin, wanted, rules, malformed, out) {
+            Err(malformed) => match self.replay_unusual(&batch, &mut origin, wanted, rules, malformed, out) {
                 Some(readings) => readings,
-                None => return self.end_message(origin, out),
+                None => return self.end_message(&origin, out),
             },
         };
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
-            self.reject(origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
+            self.reject(&origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
         }
-        self.end_message(origin, out);
+        self.end_message(&origin, out);
     }
 
     /// Replays a message whose payload cannot be decoded as it came. Returns the number of indexes of readings in the
@@ -108,7 +108,7 @@ impl Operator {
     fn replay_unusual(
         &mut self,
         batch: &BatchContext<'_>,
-        mut origin: ReadingOrigin<'_>,
+        origin: &mut ReadingOrigin<'_>,
         wanted: &WantedReadings,
         rules: DecodeRules,
         malformed: MalformedMessage,

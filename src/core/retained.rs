@@ -99,7 +99,7 @@ impl Operator {
     pub(super) fn repeats_retained(
         &mut self,
         batch: &BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         message: Option<&DecodedMessage<'_>>,
     ) -> bool {
         if !origin.publish.repeats_retained || defects::is(Defect::CountRetainedRepeats) {
@@ -124,7 +124,7 @@ impl Operator {
     pub(super) fn remember_retained(
         &mut self,
         batch: &BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         message: Option<&DecodedMessage<'_>>,
     ) {
         let Some(slot) = self.device_of_message(batch, message) else { return };

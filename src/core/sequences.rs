@@ -128,6 +128,38 @@ impl DeviceSequences {
         other_boot: bool,
         shared: &mut SharedSequences<'_>,
     ) -> SequenceVerdict {
+        if !other_boot && self.continues(element, shared) {
+            return SequenceVerdict::Counts;
+        }
+        self.judge_any(element, newest_ms, other_boot, shared)
+    }
+
+    /// Remembers an element whose number is the one behind the highest number, of a device to which nothing unusual happened.
+    /// Nearly all elements are such. Returns false where it does nothing, because the element has to be judged.
+    #[inline]
+    fn continues(&mut self, element: &NumberedElement, shared: &mut SharedSequences<'_>) -> bool {
+        let Some(memory) = &mut self.memory else { return false };
+        let is_usual = memory.history.is_none() && !memory.recent.has_old();
+        let is_first = self.first.is_none_or(|first| first.is_of(element.seq));
+        if !is_usual || is_first || !self.seen.extend(element.seq) {
+            return false;
+        }
+        let order = NumberOrder { top: element.seq as u16, mask: Counter::default().mask(shared.bits) };
+        let before = memory.recent.extra();
+        memory.recent.remember(element.entry(), order, shared.now_ms, *shared.extra_digests < MAX_EXTRA);
+        *shared.extra_digests = (*shared.extra_digests + memory.recent.extra()).saturating_sub(before);
+        true
+    }
+
+    /// [`DeviceSequences::judge`] for any element.
+    #[inline(never)]
+    fn judge_any(
+        &mut self,
+        element: &NumberedElement,
+        newest_ms: i64,
+        other_boot: bool,
+        shared: &mut SharedSequences<'_>,
+    ) -> SequenceVerdict {
         if other_boot {
             // What was sent before the restart may come again after it.
             if self.is_remembered(element, shared.now_ms) {

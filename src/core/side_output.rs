@@ -17,7 +17,7 @@ impl Operator {
     pub(super) fn reject_message(
         &mut self,
         batch: &BatchContext<'_>,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: Option<u32>,
         malformed: &dyn fmt::Display,
         out: &mut dyn Collector,
@@ -35,7 +35,7 @@ impl Operator {
     #[cold]
     pub(super) fn reject(
         &mut self,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: u32,
         slot: Option<Slot>,
         names: (Option<&str>, Option<&str>),
@@ -73,7 +73,7 @@ impl Operator {
     #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
     fn record(
         &mut self,
-        origin: ReadingOrigin<'_>,
+        origin: &ReadingOrigin<'_>,
         index: Option<u32>,
         slot: Option<Slot>,
         (device_id, metric): (Option<&str>, Option<&str>),
@@ -155,14 +155,14 @@ impl Operator {
 
     /// Ends the errors of a message: those that share an entry are emitted.
     #[inline]
-    pub(super) fn end_message(&mut self, origin: ReadingOrigin<'_>, out: &mut dyn Collector) {
+    pub(super) fn end_message(&mut self, origin: &ReadingOrigin<'_>, out: &mut dyn Collector) {
         if self.work.errors.is_begun() {
             self.emit_folded(origin, out);
         }
     }
 
     #[cold]
-    fn emit_folded(&mut self, origin: ReadingOrigin<'_>, out: &mut dyn Collector) {
+    fn emit_folded(&mut self, origin: &ReadingOrigin<'_>, out: &mut dyn Collector) {
         let seq = self.next_seq.error;
         let next = &mut self.next_seq.error;
         let slot = self.work.errors.end(seq, &message_entry(origin), |entry| {
@@ -177,7 +177,7 @@ impl Operator {
 }
 
 /// The fields that the errors of a message have in common.
-fn message_entry(origin: ReadingOrigin<'_>) -> ErrorEntry<'_> {
+fn message_entry<'a>(origin: &ReadingOrigin<'a>) -> ErrorEntry<'a> {
     let PublishRecord { client_id, topic, own_device, user, payload, .. } = *origin.publish;
     let first_arrival_ms = origin.first_arrival_ms();
     ErrorEntry {

@@ -181,10 +181,12 @@ pub(super) fn sequence<'m>(token: &JsonToken<'_>) -> Result<Option<u64>, Reading
 #[inline]
 pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result<Option<u64>, ReadingProblem<'m>> {
     match token {
-        JsonToken::Number(number) => match number.as_integer() {
-            Some((false, seq)) if seq <= largest => Ok(Some(seq)),
-            _ => unusual_sequence_number(token, largest),
-        },
+        JsonToken::Number(number)
+            if let Some((false, seq)) = number.as_integer()
+                && seq <= largest =>
+        {
+            Ok(Some(seq))
+        }
         _ => unusual_sequence_number(token, largest),
     }
 }

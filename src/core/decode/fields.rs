@@ -67,15 +67,16 @@ impl<'a> ElementFields<'a> {
         let inner = depth + 1;
         scanner.object(|scanner| {
             // Nearly all keys are one of these, and written exactly like this.
-            let field = if scanner.eat_key(b"\"device_id\":") {
+            let next = scanner.next_eight();
+            let field = if scanner.eat_key(next, b"\"device_id\":") {
                 &mut self.device_id
-            } else if scanner.eat_key(b"\"metric\":") {
+            } else if scanner.eat_key(next, b"\"metric\":") {
                 &mut self.metric
-            } else if scanner.eat_key(b"\"value\":") {
+            } else if scanner.eat_key(next, b"\"value\":") {
                 &mut self.value
-            } else if scanner.eat_key(b"\"timestamp\":") {
+            } else if scanner.eat_key(next, b"\"timestamp\":") {
                 &mut self.timestamp
-            } else if scanner.eat_key(b"\"seq\":") {
+            } else if scanner.eat_key(next, b"\"seq\":") {
                 &mut self.seq
             } else {
                 match scanner.key()?.as_ref() {

@@ -30,6 +30,12 @@ impl DecodeRules {
     }
 }
 
+/// Why a payload is no text.
+#[cold]
+fn not_utf8(payload: &[u8]) -> MalformedMessage {
+    MalformedMessage::NotUtf8(std::str::from_utf8(payload).map_or_else(|error| error.valid_up_to(), str::len))
+}
+
 /// One element of an array.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all elements are objects")]
@@ -58,9 +64,9 @@ pub(super) struct DecodedMessage<'a> {
 impl<'a> DecodedMessage<'a> {
     /// Decodes `payload` in the place of the message before.
     pub fn decode(&mut self, payload: &'a [u8], rules: DecodeRules) -> Result<(), MalformedMessage> {
-        match std::str::from_utf8(payload) {
+        match simdutf8::basic::from_utf8(payload) {
             Ok(text) => self.decode_text(text, rules),
-            Err(error) => Err(MalformedMessage::NotUtf8(error.valid_up_to())),
+            Err(_) => Err(not_utf8(payload)),
         }
     }
 

@@ -164,11 +164,25 @@ impl<'a> JsonScanner<'a> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Skips `"key":` if it comes next, byte for byte. A constant key costs a comparison or two.
+    /// The next eight bytes; zeros where there are fewer.
     #[inline(always)]
-    pub fn eat_key<const N: usize>(&mut self, quoted_with_colon: &[u8; N]) -> bool {
+    pub fn next_eight(&self) -> [u8; 8] {
+        self.text.as_bytes().get(self.at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
+    }
+
+    /// Skips `"key":` if it comes next, byte for byte. `next` is [`JsonScanner::next_eight`]: the compiler makes one comparison of
+    /// these with a constant key, and further ones only where they are equal.
+    #[inline(always)]
+    pub fn eat_key<const N: usize>(&mut self, next: [u8; 8], quoted_with_colon: &[u8; N]) -> bool {
+        let (mut first, mut mask) = ([0; 8], [0; 8]);
+        for ((first, mask), byte) in first.iter_mut().zip(&mut mask).zip(quoted_with_colon) {
+            (*first, *mask) = (*byte, 0xff);
+        }
+        if u64::from_le_bytes(next) & u64::from_le_bytes(mask) != u64::from_le_bytes(first) {
+            return false;
+        }
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let found = rest.first_chunk::<N>() == Some(quoted_with_colon);
+        let found = N <= 8 || rest.first_chunk::<N>() == Some(quoted_with_colon);
         self.at += if found { N } else { 0 };
         found
     }

@@ -52,6 +52,12 @@ impl<'a> JsonNumber<'a> {
         self.text.parse().unwrap_or(f64::NAN)
     }
 
+    /// The number, if it is written as a short integer without a sign.
+    #[inline]
+    pub fn as_short_unsigned(&self) -> Option<u64> {
+        (self.flags == EXACT | INTEGER).then_some(self.mantissa)
+    }
+
     /// Sign and magnitude, if the number is written as an integer that fits in 64 bits.
     pub fn as_integer(&self) -> Option<(bool, u64)> {
         if !self.is(INTEGER) {

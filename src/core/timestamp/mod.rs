@@ -22,8 +22,22 @@ const DAY_MS: i64 = 86_400_000;
 /// range.
 const EXACT_DIGITS: usize = 36;
 
+/// Numbers that are taken as milliseconds, unless the unit is configured: years 1973 to 5138.
+const MILLISECONDS: std::ops::Range<u64> = 100_000_000_000..100_000_000_000_000;
+
 /// The event time that a JSON number states; `None` where it is out of range.
+#[inline]
 pub(super) fn from_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Option<i64> {
+    match number.as_short_unsigned() {
+        Some(ms) if MILLISECONDS.contains(&ms) && matches!(unit, TimestampUnit::Auto | TimestampUnit::Ms) => {
+            i64::try_from(ms).ok()
+        }
+        _ => from_any_number(number, unit),
+    }
+}
+
+/// [`from_number`] for numbers that are not of the usual magnitude.
+fn from_any_number(number: &JsonNumber<'_>, unit: TimestampUnit) -> Option<i64> {
     let ms = match number.as_integer() {
         Some((negative, magnitude)) => integer_to_ms(negative, magnitude, unit),
         None => Decimal::parse(number.text())?.to_ms(unit)?,
