@@ -66,7 +66,7 @@ impl Operator {
         device.accepted += 1;
         if !checked.states_time {
             self.totals.arrival_times += 1;
-            device.odd().arrival_times += 1;
+            device.rare.fields_mut().odd.arrival_times += 1;
         }
         if time_ms > device.newest_ms {
             device.newest_ms = time_ms;
@@ -90,7 +90,7 @@ impl Operator {
     fn count_absent(&mut self, origin: &ReadingOrigin<'_>, index: u32, slot: Option<Slot>) {
         self.totals.values_absent += 1;
         if let Some(slot) = slot {
-            self.devices[slot].odd().values_absent += 1;
+            self.devices[slot].rare.fields_mut().odd.values_absent += 1;
         }
         if let Some(replay) = origin.replay {
             self.replays.effects.absent(replay, index);
@@ -210,7 +210,7 @@ impl Operator {
             return false;
         };
         let holds = |window: &Window| (window.start_ms..window.end_ms).contains(&time_ms);
-        let is_held = device.backlog.as_ref().is_some_and(|backlog| backlog.find(index, time_ms).is_some());
+        let is_held = device.rare.backlog.as_ref().is_some_and(|backlog| backlog.find(index, time_ms).is_some());
         !series.windows.iter().any(holds) && (is_held || series.fired.overlap(start_ms, end_ms))
     }
 

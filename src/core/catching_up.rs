@@ -63,7 +63,7 @@ impl Operator {
         let silence_ms = self.backlog_silence_ms();
         let device = &mut self.devices[slot];
         let (lag_before_ms, lag_ms) = (now_ms.saturating_sub(before_ms), now_ms.saturating_sub(device.watermark_ms));
-        match &mut device.backlog {
+        match device.rare.backlog_mut() {
             Some(backlog) => {
                 backlog.lag_ms = backlog.lag_ms.max(lag_before_ms);
                 if backlog.lag_ms.saturating_sub(lag_ms) > absence_ms {
@@ -90,7 +90,7 @@ impl Operator {
     pub(super) fn holds_windows(&self, device: &Device) -> bool {
         let now_ms = self.clocks.journal.now_ms;
         let until_ms = device.holds_until_ms.max(self.clocks.global.holds_until_ms);
-        self.settings.current.backlog && (device.backlog.is_some() || now_ms < until_ms)
+        self.settings.current.backlog && (device.rare.backlog.is_some() || now_ms < until_ms)
     }
 
     /// Puts a reading behind the watermark into its window, if that is held or has never fired.
@@ -123,7 +123,7 @@ impl Operator {
                 self.touch_device(slot);
                 return Ok(Placement::Behind);
             }
-            if let Some(backlog) = &mut device.backlog
+            if let Some(backlog) = device.rare.backlog_mut()
                 && let Some(key) = backlog.find(index, time_ms)
             {
                 backlog.add(key, value, time_ms, now_ms, bound_ms);
@@ -152,7 +152,7 @@ impl Operator {
         let now_ms = self.clocks.journal.now_ms;
         let silence_ms = self.backlog_silence_ms();
         let device = &mut self.devices[slot];
-        match &mut device.backlog {
+        match device.rare.backlog_mut() {
             Some(backlog) => backlog.active_ms = now_ms,
             None => device.holds_until_ms = device.holds_until_ms.max(now_ms.saturating_add(silence_ms)),
         }
@@ -161,13 +161,13 @@ impl Operator {
     /// The backlog of a device, which begins if it has none.
     fn backlog_mut(&mut self, slot: Slot) -> &mut Backlog {
         let now_ms = self.clocks.journal.now_ms;
-        if self.devices[slot].backlog.is_none() {
+        if self.devices[slot].rare.backlog.is_none() {
             let lag_ms = now_ms.saturating_sub(self.devices[slot].watermark_ms);
-            self.devices[slot].backlog = Some(Box::new(Backlog::new(now_ms, lag_ms)));
+            self.devices[slot].rare.fields_mut().backlog = Some(Box::new(Backlog::new(now_ms, lag_ms)));
             self.backlogs.devices += 1;
             self.queue_backlog(slot);
         }
-        self.devices[slot].backlog.get_or_insert_with(|| Box::new(Backlog::new(now_ms, 0)))
+        self.devices[slot].rare.fields_mut().backlog.get_or_insert_with(|| Box::new(Backlog::new(now_ms, 0)))
     }
 
     /// Holds windows of a series that fired as live data and expired. Where there is no room they are dropped.
@@ -204,7 +204,7 @@ impl Operator {
         let mut crowded = std::mem::take(&mut self.work.crowded);
         for &slot in &crowded {
             let bound = self.backlog_bound();
-            let held = self.devices[slot].backlog.as_ref().map_or(0, |backlog| backlog.len());
+            let held = self.devices[slot].rare.backlog.as_ref().map_or(0, |backlog| backlog.len());
             if held <= bound {
                 continue;
             }
@@ -227,13 +227,13 @@ impl Operator {
     /// Removes windows from a backlog. The newest fired window of a series is kept for queries.
     fn remove_held(&mut self, slot: Slot, keys: &[(u32, i64)]) {
         for &key in keys {
-            let Some(window) = self.devices[slot].backlog.as_mut().and_then(|backlog| backlog.remove(key)) else {
+            let Some(window) = self.devices[slot].rare.backlog_mut().and_then(|backlog| backlog.remove(key)) else {
                 continue;
             };
             self.backlogs.windows -= 1;
             self.keep_newest(slot, key.0 as usize, window);
         }
-        if let Some(backlog) = &mut self.devices[slot].backlog {
+        if let Some(backlog) = self.devices[slot].rare.backlog_mut() {
             backlog.forget_fired();
         }
     }
@@ -254,14 +254,14 @@ impl Operator {
     }
 
     fn due_of_backlog(&self, slot: Slot, key: (u32, i64)) -> Option<DueWindow> {
-        let window = self.devices[slot].backlog.as_ref()?.get(key)?;
+        let window = self.devices[slot].rare.backlog.as_ref()?.get(key)?;
         let place = WindowPlace::Backlog(window.start_ms);
         Some(DueWindow { end_ms: window.end_ms, slot, series: key.0 as usize, place })
     }
 
     /// Collects into `work.due` all windows of the device's backlog that have not fired.
     pub(super) fn collect_waiting(&mut self, slot: Slot) {
-        let Some(backlog) = &self.devices[slot].backlog else { return };
+        let Some(backlog) = &self.devices[slot].rare.backlog else { return };
         let due: Vec<_> = backlog.waiting_keys().filter_map(|key| self.due_of_backlog(slot, key)).collect();
         self.work.due.extend(due);
     }
@@ -269,7 +269,7 @@ impl Operator {
     /// Collects into `due` the windows of the device's backlog that fire at the end of the batch.
     pub(super) fn collect_behind(&mut self, slot: Slot, due: &mut Vec<DueWindow>) {
         let bound_ms = self.settings.current.out_of_orderness_ms;
-        let Some(backlog) = &mut self.devices[slot].backlog else { return };
+        let Some(backlog) = self.devices[slot].rare.backlog_mut() else { return };
         let keys = backlog.due(bound_ms);
         due.extend(keys.into_iter().filter_map(|key| self.due_of_backlog(slot, key)));
     }
@@ -277,19 +277,20 @@ impl Operator {
     /// Queues a backlog for the time at which it ends if it stays silent.
     fn queue_backlog(&mut self, slot: Slot) {
         let at_ms = self.backlog_end_ms(slot);
-        let Some(backlog) = &mut self.devices[slot].backlog else { return };
+        let Some(backlog) = self.devices[slot].rare.backlog_mut() else { return };
         backlog.queued_ms = at_ms;
         self.clocks.backlogs.push(at_ms, slot);
         if self.clocks.backlogs.len() > 2 * self.devices.len() + 64 {
             let devices = &self.devices;
-            let is_queued = |at_ms, slot: Slot| devices[slot].backlog.as_ref().is_some_and(|b| b.queued_ms == at_ms);
+            let is_queued =
+                |at_ms, slot: Slot| devices[slot].rare.backlog.as_ref().is_some_and(|b| b.queued_ms == at_ms);
             self.clocks.backlogs.retain(is_queued);
         }
     }
 
     /// When the backlog of a device ends if it stays silent.
     fn backlog_end_ms(&self, slot: Slot) -> i64 {
-        let active_ms = self.devices[slot].backlog.as_ref().map_or(NEVER_MS, |backlog| backlog.active_ms);
+        let active_ms = self.devices[slot].rare.backlog.as_ref().map_or(NEVER_MS, |backlog| backlog.active_ms);
         active_ms.max(self.clocks.journal.listening_since_ms).saturating_add(self.backlog_silence_ms())
     }
 
@@ -299,7 +300,7 @@ impl Operator {
         let mut ended = Vec::new();
         while let Some((at_ms, slot)) = self.clocks.backlogs.pop_due(now_ms) {
             // Each entry counts once: one of a forgotten device may name the same slot and time.
-            match &mut self.devices[slot].backlog {
+            match self.devices[slot].rare.backlog_mut() {
                 Some(backlog) if backlog.queued_ms == at_ms => backlog.queued_ms = NEVER_MS,
                 _ => continue,
             }
@@ -323,7 +324,9 @@ impl Operator {
         }
         for &slot in slots {
             self.about_to_change(self.devices[slot].group);
-            let Some(mut backlog) = self.devices[slot].backlog.take() else { continue };
+            let rare = &mut self.devices[slot].rare;
+            let Some(mut backlog) = rare.existing_mut().and_then(|rare| rare.backlog.take()) else { continue };
+            rare.drop_empty();
             backlog.forget_fired();
             self.backlogs.waiting -= backlog.waiting();
             self.backlogs.devices -= 1;
@@ -340,7 +343,7 @@ impl Operator {
 
     /// Drops the counts of a device's backlog. The device is being removed.
     pub(super) fn uncount_backlog(&mut self, device: &Device) {
-        if let Some(backlog) = &device.backlog {
+        if let Some(backlog) = &device.rare.backlog {
             self.backlogs.devices -= 1;
             self.backlogs.windows -= backlog.len();
             self.backlogs.waiting -= backlog.waiting();
@@ -353,7 +356,7 @@ impl Operator {
         self.backlogs = BacklogCounts::default();
         let slots: Vec<Slot> = self.devices.slots_after(None).collect();
         for slot in slots {
-            if let Some(backlog) = &self.devices[slot].backlog {
+            if let Some(backlog) = &self.devices[slot].rare.backlog {
                 self.backlogs.devices += 1;
                 self.backlogs.windows += backlog.len();
                 self.backlogs.waiting += backlog.waiting();
@@ -365,12 +368,12 @@ impl Operator {
     /// Marks the windows of a backlog that end after `latest_ms` as of a wrong time of the box. Those that have fired fire once
     /// more when the backlog ends.
     pub(super) fn mark_wrong_backlog(&mut self, slot: Slot, latest_ms: i64) {
-        let Some(backlog) = &mut self.devices[slot].backlog else { return };
+        let Some(backlog) = self.devices[slot].rare.backlog_mut() else { return };
         let fired = backlog.mark_wrong(latest_ms);
         // Such a window may have fired where the watermark has not been.
         let passed_ms =
             backlog.newest_end_ms().filter(|end_ms| *end_ms > latest_ms).map(|end_ms| end_ms.saturating_sub(1));
-        self.devices[slot].passed_ms = self.devices[slot].passed_ms.max(passed_ms.unwrap_or(NONE_MS));
+        self.devices[slot].rare.raise_passed_ms(passed_ms.unwrap_or(NONE_MS));
         let due: Vec<_> = fired.into_iter().filter_map(|key| self.due_of_backlog(slot, key)).collect();
         self.work.due.extend(due);
     }
@@ -384,7 +387,7 @@ impl Operator {
         let next_ms = watermark_ms.saturating_add(1);
         let (right_ms, _) = bounds(next_ms, device.window_size_at(next_ms, self.settings.current.window_ms));
         device.holds_until_ms = NONE_MS;
-        device.live_ms = device.live_ms.min(now_ms);
+        device.set_live_ms(device.live_ms().min(now_ms));
         for series in &mut device.series {
             series.fired.cut_at(right_ms);
             // What the device still has goes on, and is not late.
@@ -406,7 +409,7 @@ impl Operator {
             let watermark_ms = self.watermark_at(slot);
             let closed_ms = self.closed_for_good_ms(slot);
             let device = &mut self.devices[slot];
-            device.live_ms = device.last_arrival_ms;
+            device.set_live_ms(device.last_arrival_ms);
             device.holds_until_ms = NONE_MS;
             let closed_ms = closed_ms.max(device.closed_ms).saturating_add(1);
             let size_ms = device.window_size_at(closed_ms, self.settings.current.window_ms);

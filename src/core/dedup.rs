@@ -2,6 +2,7 @@
 //! replayed.
 
 use crate::core::codec::{DecodeError, FieldReader, put_u64};
+use crate::core::rare_list::RareList;
 
 /// Largest number of ranges in the set of a device. Beyond it the two lowest ranges merge, so that the numbers between
 /// them count as seen.
@@ -12,8 +13,8 @@ pub(super) const MAX_RANGES: usize = 256;
 pub(super) struct SequenceSet<const MAX: usize = MAX_RANGES> {
     /// The highest range. It is kept apart because it is the one that grows.
     top: Option<(u64, u64)>,
-    /// The other ranges, in ascending order.
-    lower: Vec<(u64, u64)>,
+    /// The other ranges, in ascending order. Most sets have none.
+    lower: RareList<(u64, u64)>,
 }
 
 impl<const MAX: usize> SequenceSet<MAX> {
@@ -68,7 +69,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
     fn insert_apart(&mut self, seq: u64) -> bool {
         let Some((top_low, top_high)) = self.top else { return false };
         if seq > top_high {
-            self.lower.push((top_low, top_high));
+            self.lower.vec_mut().push((top_low, top_high));
             self.top = Some((seq, seq));
             return self.bound();
         }
@@ -77,16 +78,16 @@ impl<const MAX: usize> SequenceSet<MAX> {
         let above = self.lower.get(index).map_or(top_low, |&(low, _)| low);
         match (joins_below, above == seq + 1) {
             (true, true) => {
-                let (low, _) = self.lower.remove(index - 1);
+                let (low, _) = self.lower.vec_mut().remove(index - 1);
                 self.set_low(index - 1, low);
             }
             (true, false) => {
-                if let Some((_, high)) = self.lower.get_mut(index - 1) {
+                if let Some((_, high)) = self.lower.vec_mut().get_mut(index - 1) {
                     *high = seq;
                 }
             }
             (false, true) => self.set_low(index, seq),
-            (false, false) => self.lower.insert(index, (seq, seq)),
+            (false, false) => self.lower.vec_mut().insert(index, (seq, seq)),
         }
         self.bound()
     }
@@ -94,9 +95,11 @@ impl<const MAX: usize> SequenceSet<MAX> {
     /// Extends a range downwards to `low`: the lower range at `index`, or the highest range where `index` is behind the
     /// others.
     fn set_low(&mut self, index: usize, low: u64) {
-        match self.lower.get_mut(index) {
-            Some(range) => range.0 = low,
-            None => self.top = self.top.map(|(_, high)| (low, high)),
+        if index >= self.lower.len() {
+            self.lower.drop_empty();
+            self.top = self.top.map(|(_, high)| (low, high));
+        } else if let Some(range) = self.lower.vec_mut().get_mut(index) {
+            range.0 = low;
         }
     }
 
@@ -104,7 +107,7 @@ impl<const MAX: usize> SequenceSet<MAX> {
         if self.lower.len() < MAX {
             return false;
         }
-        let (low, _) = self.lower.remove(0);
+        let (low, _) = self.lower.vec_mut().remove(0);
         self.set_low(0, low);
         true
     }
@@ -161,7 +164,9 @@ impl<const MAX: usize> SequenceSet<MAX> {
             if index > 0 && low - from < 2 {
                 return Err(DecodeError::Content("sequence ranges that touch"));
             }
-            set.lower.extend(set.top.replace((low, high)));
+            if let Some(lower) = set.top.replace((low, high)) {
+                set.lower.vec_mut().push(lower);
+            }
             from = high;
         }
         if set.lower.len() >= MAX { Err(DecodeError::Content("too many sequence ranges")) } else { Ok(set) }

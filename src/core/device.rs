@@ -9,6 +9,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, 
 use crate::core::dedup::SequenceSet;
 use crate::core::device_clock::DeviceClock;
 use crate::core::error_share::ErrorShare;
+use crate::core::rare_state::{OddCounts, RareState};
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
 use crate::core::sequences::DeviceSequences;
@@ -31,7 +32,7 @@ const TAG_RETAINED: u8 = 1;
 const TAG_SEQUENCES: u8 = 2;
 /// [`OddCounts`].
 const TAG_ODD_COUNTS: u8 = 3;
-/// [`Device::passed_ms`].
+/// [`RareFields::passed_ms`](crate::core::rare_state::RareFields::passed_ms).
 const TAG_PASSED: u8 = 4;
 /// What is known of the clock.
 const TAG_CLOCK: u8 = 5;
@@ -72,15 +73,6 @@ pub(super) enum WindowPlace {
     Backlog(i64),
 }
 
-/// Counts of what a device sends that is not as it should be, and yet no error.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct OddCounts {
-    /// Values that the device said are absent.
-    pub values_absent: u64,
-    /// Readings in windows whose event time is the arrival.
-    pub arrival_times: u64,
-}
-
 /// The state of one device.
 #[derive(Debug, Clone)]
 pub(super) struct Device {
@@ -112,11 +104,6 @@ pub(super) struct Device {
     /// Windows that end at or before this time, plus one millisecond, are closed for good, unless the device holds them. A
     /// change of settings sets it: windows that were closed under the old settings stay closed.
     pub closed_ms: i64,
-    /// Windows of the device that end at or before this time, plus one millisecond, may have fired before the clock of the box
-    /// was set back; [`NONE_MS`] where it never was.
-    pub passed_ms: i64,
-    /// Rules of earlier settings that still hold for some of its windows.
-    pub carried: Option<Box<CarriedRules>>,
     /// Smallest end of the open windows, or [`NEVER_MS`].
     pub first_end_ms: i64,
     /// Time at which the device is queued to be looked at for silence, or [`NEVER_MS`].
@@ -127,23 +114,12 @@ pub(super) struct Device {
     pub boot: Option<u64>,
     /// Number of readings in windows.
     pub accepted: u64,
-    /// Counts that most devices do not need.
-    pub odd: Option<Box<OddCounts>>,
-    /// Numbers of rejected readings by reason, in order of reason, without zeros.
-    pub rejected: Vec<(Reason, u64)>,
     /// What is known of its clock.
     pub clock: DeviceClock,
-    /// Its last messages with the RETAIN flag; `None` before the first one.
-    pub retained: Option<Box<RetainedHistory>>,
-    /// Windows behind the watermark, while the device catches up.
-    pub backlog: Option<Box<Backlog>>,
     /// Until this time windows that expire are held for a backlog, although none has come: the device was away.
     pub holds_until_ms: i64,
-    /// Arrival time of the last message; while the device has a backlog, of the last one with a reading that was not behind
-    /// the watermark. Silence begins there.
-    pub live_ms: i64,
-    /// What the errors log holds of its errors; `None` before the first one.
-    pub error_share: Option<Box<ErrorShare>>,
+    /// What most devices do not have.
+    pub rare: RareState,
     /// Series of the device, in order of metric name.
     pub series: Vec<Series>,
 }
@@ -165,21 +141,14 @@ impl Device {
             last_arrival_ms: NONE_MS,
             last_awake_ms: NONE_MS,
             closed_ms: NONE_MS,
-            passed_ms: NONE_MS,
-            carried: None,
             first_end_ms: NEVER_MS,
             queued_ms: NEVER_MS,
             sequences: DeviceSequences::default(),
             boot: None,
             accepted: 0,
-            odd: None,
-            rejected: Vec::new(),
             clock: DeviceClock::default(),
-            error_share: None,
-            retained: None,
-            backlog: None,
             holds_until_ms: NONE_MS,
-            live_ms: NONE_MS,
+            rare: RareState::default(),
             series: Vec::new(),
         }
     }
@@ -199,7 +168,7 @@ impl Device {
     pub fn insert_series(&mut self, at: usize, series: Series) {
         self.series.reserve_exact(1);
         self.series.insert(at, series);
-        if let Some(backlog) = &mut self.backlog {
+        if let Some(backlog) = self.rare.backlog_mut() {
             backlog.insert_series(at);
         }
     }
@@ -207,28 +176,42 @@ impl Device {
     /// The newest window of a series that fired.
     pub fn last_fired(&self, index: usize) -> Option<&Window> {
         let live = self.series.get(index).and_then(Series::last_fired);
-        let behind = self.backlog.as_ref().and_then(|backlog| backlog.last_fired(index));
+        let behind = self.rare.backlog.as_ref().and_then(|backlog| backlog.last_fired(index));
         live.into_iter().chain(behind).max_by_key(|window| window.end_ms)
     }
 
-    /// Counts a rejected reading.
-    pub fn count_rejected(&mut self, reason: Reason) {
-        match self.rejected.binary_search_by_key(&reason, |&(reason, _)| reason) {
-            Ok(index) => {
-                if let Some((_, count)) = self.rejected.get_mut(index) {
-                    *count += 1;
-                }
-            }
-            Err(index) => {
-                self.rejected.reserve_exact(1);
-                self.rejected.insert(index, (reason, 1));
-            }
+    /// Arrival time of the last message; while the device has a backlog, of the last one with a reading that was not behind
+    /// the watermark. Silence begins there.
+    #[inline]
+    pub fn live_ms(&self) -> i64 {
+        self.rare.live_ms.unwrap_or(self.last_arrival_ms)
+    }
+
+    /// Sets [`Device::live_ms`].
+    #[inline]
+    pub fn set_live_ms(&mut self, live_ms: i64) {
+        if live_ms != self.last_arrival_ms {
+            self.rare.fields_mut().live_ms = Some(live_ms);
+        } else if let Some(rare) = self.rare.existing_mut() {
+            rare.live_ms = None;
         }
     }
 
-    /// Counts of what the device sends that is not as it should be.
-    pub fn odd(&mut self) -> &mut OddCounts {
-        self.odd.get_or_insert_default()
+    /// Notes the arrival of a message. Returns whether it may be a sign that the live data of the device goes on: it is none
+    /// while the device has a backlog.
+    #[inline]
+    pub fn note_arrival(&mut self, now_ms: i64, awake_ms: i64) -> bool {
+        let before_ms = std::mem::replace(&mut self.last_arrival_ms, now_ms);
+        self.last_awake_ms = awake_ms;
+        let Some(rare) = self.rare.existing_mut() else { return true };
+        if rare.backlog.is_some() {
+            rare.live_ms.get_or_insert(before_ms);
+            return false;
+        }
+        if rare.live_ms.take().is_some() {
+            self.rare.drop_empty();
+        }
+        true
     }
 
     /// All windows of the device, each with the index of its series and its own index.
@@ -273,8 +256,8 @@ impl Device {
             out.extend_from_slice(&boot.to_le_bytes());
         }
         put_u64(self.accepted, out);
-        put_u64(self.rejected.len() as u64, out);
-        for &(reason, count) in &self.rejected {
+        put_u64(self.rare.rejected.len() as u64, out);
+        for &(reason, count) in &self.rare.rejected {
             out.push(reason as u8);
             put_u64(count, out);
         }
@@ -285,34 +268,34 @@ impl Device {
         self.introduced_by.encode(out);
         put_i64(self.first_seen_ms, out);
         put_field(TAG_CLOCK, out, |out| self.clock.encode(out));
-        if self.passed_ms != NONE_MS {
-            put_field(TAG_PASSED, out, |out| put_i64(self.passed_ms, out));
+        if self.rare.passed_ms != NONE_MS {
+            put_field(TAG_PASSED, out, |out| put_i64(self.rare.passed_ms, out));
         }
-        put_field(TAG_ODD_COUNTS, out, |out| {
-            if let Some(OddCounts { values_absent, arrival_times }) = self.odd.as_deref() {
-                put_u64(*values_absent, out);
-                put_u64(*arrival_times, out);
-            }
-        });
+        if self.rare.odd != OddCounts::default() {
+            put_field(TAG_ODD_COUNTS, out, |out| {
+                put_u64(self.rare.odd.values_absent, out);
+                put_u64(self.rare.odd.arrival_times, out);
+            });
+        }
         put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
-        if let Some(retained) = &self.retained {
+        if let Some(retained) = &self.rare.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
         }
-        if let Some(backlog) = &self.backlog {
+        if let Some(backlog) = &self.rare.backlog {
             put_field(TAG_BACKLOG, out, |out| backlog.encode(out));
         }
         // A time that has passed means nothing any more.
         let holds_until_ms = if self.holds_until_ms > self.last_arrival_ms { self.holds_until_ms } else { NONE_MS };
-        if holds_until_ms != NONE_MS || self.live_ms != self.last_arrival_ms {
+        if holds_until_ms != NONE_MS || self.live_ms() != self.last_arrival_ms {
             put_field(TAG_RETURN, out, |out| {
                 put_i64(holds_until_ms, out);
-                put_i64(self.live_ms, out);
+                put_i64(self.live_ms(), out);
             });
         }
-        if let Some(share) = &self.error_share {
+        if let Some(share) = &self.rare.error_share {
             put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
         }
-        if let Some(carried) = &self.carried
+        if let Some(carried) = &self.rare.carried
             && !defects::is(Defect::ForgetWindowSizes)
         {
             put_field(TAG_CARRIED, out, |out| carried.encode(out));
@@ -347,33 +330,33 @@ impl Device {
                 Ok(())
             }
             TAG_BACKLOG => {
-                self.backlog = Some(Box::new(Backlog::decode(field, self.series.len())?));
+                self.rare.fields_mut().backlog = Some(Box::new(Backlog::decode(field, self.series.len())?));
                 Ok(())
             }
             TAG_RETURN => {
                 self.holds_until_ms = field.i64()?;
-                self.live_ms = field.i64()?;
+                self.set_live_ms(field.i64()?);
                 Ok(())
             }
             TAG_ODD_COUNTS => {
-                *self.odd() = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                self.rare.fields_mut().odd = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
                 Ok(())
             }
             TAG_SEQUENCES => self.sequences.decode_memory(field),
             TAG_RETAINED => {
-                self.retained = Some(Box::new(RetainedHistory::decode(field)?));
+                self.rare.fields_mut().retained = Some(Box::new(RetainedHistory::decode(field)?));
                 Ok(())
             }
             TAG_ERROR_SHARE => {
-                self.error_share = Some(Box::new(ErrorShare::decode(field)?));
+                self.rare.fields_mut().error_share = Some(Box::new(ErrorShare::decode(field)?));
                 Ok(())
             }
             TAG_PASSED => {
-                self.passed_ms = field.i64()?;
+                self.rare.raise_passed_ms(field.i64()?);
                 Ok(())
             }
             TAG_CARRIED => {
-                self.carried = Some(Box::new(CarriedRules::decode(field)?));
+                self.rare.fields_mut().carried = Some(Box::new(CarriedRules::decode(field)?));
                 Ok(())
             }
             _ => Err(UNKNOWN_FIELD),
@@ -401,19 +384,18 @@ impl Device {
         device.accepted = reader.u64()?;
         for _ in 0..reader.count()? {
             let reason = Reason::from_code(reader.u8()?).ok_or("unknown reason")?;
-            device.rejected.push((reason, reader.u64()?));
+            device.rare.fields_mut().rejected.push((reason, reader.u64()?));
         }
         let count = reader.count()?;
         device.series.reserve_exact(count.min(1024));
         for _ in 0..count {
             device.series.push(Series::decode(reader, has_fields)?);
         }
-        let ordered =
-            device.rejected.is_sorted_by(|a, b| a.0 < b.0) && device.series.is_sorted_by(|a, b| a.metric < b.metric);
+        let ordered = device.rare.rejected.is_sorted_by(|a, b| a.0 < b.0)
+            && device.series.is_sorted_by(|a, b| a.metric < b.metric);
         if !ordered {
             return Err(DecodeError::Content("a device's lists out of order"));
         }
-        device.live_ms = device.last_arrival_ms;
         let open = device.windows().filter(|(_, _, window)| window.is_open());
         device.first_end_ms = open.map(|(_, _, window)| window.end_ms).min().unwrap_or(NEVER_MS);
         Ok(device)
@@ -478,9 +460,38 @@ mod tests {
     fn rejections_are_counted_by_reason() {
         let mut device = device(&[]);
         for reason in [Reason::Late, Reason::Malformed, Reason::Late] {
-            device.count_rejected(reason);
+            device.rare.count_rejected(reason);
         }
-        assert_eq!(device.rejected, [(Reason::Malformed, 1), (Reason::Late, 2)]);
+        assert_eq!(device.rare.rejected, [(Reason::Malformed, 1), (Reason::Late, 2)]);
+    }
+
+    /// Messages while there is a backlog leave the time of live data as it is.
+    #[test]
+    fn live_data_goes_on_behind_a_backlog() {
+        let mut device = device(&[]);
+        let arrives = |device: &mut Device, now_ms, expected| {
+            let is_live = device.note_arrival(now_ms, now_ms);
+            assert_eq!((is_live, device.live_ms(), device.last_arrival_ms), expected);
+        };
+        arrives(&mut device, 10, (true, 10, 10));
+        assert!(device.rare.existing_mut().is_none());
+        device.rare.fields_mut().backlog = Some(Box::new(Backlog::new(10, 0)));
+        arrives(&mut device, 20, (false, 10, 20));
+        device.set_live_ms(20);
+        arrives(&mut device, 30, (false, 20, 30));
+        arrives(&mut device, 40, (false, 20, 40));
+        device.rare.fields_mut().backlog = None;
+        assert_eq!(device.live_ms(), 20);
+        arrives(&mut device, 50, (true, 50, 50));
+        assert!(device.rare.existing_mut().is_none());
+    }
+
+    /// The memory of 100,000 devices with one metric is a promise. State that few devices have belongs into [`RareState`].
+    #[test]
+    fn what_every_device_has_stays_small() {
+        assert_eq!(std::mem::size_of::<Device>(), 280);
+        assert_eq!(std::mem::size_of::<Series>(), 72);
+        assert_eq!(std::mem::size_of::<Window>(), 128);
     }
 
     #[test]
@@ -492,9 +503,9 @@ mod tests {
         device.sequences.seen.insert(4);
         device.sequences.count_invalid();
         device.closed_ms = 77;
-        *device.odd() = OddCounts { values_absent: 3, arrival_times: 200 };
-        device.carried = Some(Box::default());
-        device.count_rejected(Reason::Late);
+        device.rare.fields_mut().odd = OddCounts { values_absent: 3, arrival_times: 200 };
+        device.rare.fields_mut().carried = Some(Box::default());
+        device.rare.count_rejected(Reason::Late);
         device.first_end_ms = 10;
         let mut bytes = Vec::new();
         device.encode(&mut bytes);

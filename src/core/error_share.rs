@@ -162,7 +162,7 @@ impl Operator {
 
     fn error_share(&mut self, slot: Option<Slot>) -> &mut ErrorShare {
         match slot {
-            Some(slot) => self.devices[slot].error_share.get_or_insert_default(),
+            Some(slot) => self.devices[slot].rare.fields_mut().error_share.get_or_insert_default(),
             None => &mut self.unknown_error_share,
         }
     }

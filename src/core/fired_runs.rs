@@ -4,6 +4,7 @@
 //! steady data is one run however long it lasts; an absence of the device is the gap between two runs.
 
 use crate::core::codec::{DecodeError, FieldReader, put_i64, put_u64};
+use crate::core::rare_list::RareList;
 
 /// Largest number of runs of a series, about 1 KiB. A metric that comes once in five minutes has a run per reading: the
 /// gaps of five hours stay open, and of the time before only its longest absences. While a device catches up, its windows fire
@@ -42,11 +43,17 @@ impl RunLimits {
 pub(super) struct FiredRuns {
     /// The newest run, which is the one that grows; empty if nothing has fired.
     newest: FiredRun,
-    /// The other runs, in ascending order. No two runs touch.
-    older: Vec<FiredRun>,
+    /// The other runs, in ascending order. Most series have none. No two runs touch.
+    older: RareList<FiredRun>,
 }
 
 impl FiredRuns {
+    /// These runs, in ascending order.
+    fn of(mut runs: Vec<FiredRun>) -> Self {
+        let newest = runs.pop().unwrap_or_default();
+        Self { newest, older: runs.into() }
+    }
+
     /// End of the newest window that fired.
     pub fn newest_end_ms(&self) -> Option<i64> {
         (!self.is_empty()).then_some(self.newest.end_ms)
@@ -85,7 +92,7 @@ impl FiredRuns {
             return 0;
         }
         let newest = self.newest;
-        let runs = &mut self.older;
+        let runs = self.older.vec_mut();
         // Most series have few runs: the list grows by a few.
         if runs.capacity() < runs.len() + 2 {
             runs.reserve_exact(2 + runs.len() / 4);
@@ -95,6 +102,7 @@ impl FiredRuns {
         merge_passed(runs, limits.oldest_ms);
         let closed = close_gaps(runs, limits);
         self.newest = runs.pop().unwrap_or_default();
+        self.older.drop_empty();
         closed
     }
 
@@ -103,10 +111,11 @@ impl FiredRuns {
         if self.older.len() < MAX_RUNS {
             return 0;
         }
-        self.older.push(self.newest);
-        let closed = close_gaps(&mut self.older, RunLimits { closed_ms, ..RunLimits::COUNT });
-        self.newest = self.older.pop().unwrap_or_default();
-        self.older.shrink_to_fit();
+        let runs = self.older.vec_mut();
+        runs.push(self.newest);
+        let closed = close_gaps(runs, RunLimits { closed_ms, ..RunLimits::COUNT });
+        self.newest = runs.pop().unwrap_or_default();
+        runs.shrink_to_fit();
         closed
     }
 
@@ -120,9 +129,7 @@ impl FiredRuns {
     /// Forgets what fired at `end_ms` or later.
     pub fn cut_at(&mut self, end_ms: i64) {
         let kept = self.iter().filter(|run| run.start_ms < end_ms);
-        let mut runs: Vec<_> = kept.map(|run| FiredRun { end_ms: run.end_ms.min(end_ms), ..run }).collect();
-        self.newest = runs.pop().unwrap_or_default();
-        self.older = runs;
+        *self = Self::of(kept.map(|run| FiredRun { end_ms: run.end_ms.min(end_ms), ..run }).collect());
     }
 
     /// The runs in ascending order.
@@ -158,8 +165,7 @@ impl FiredRuns {
         if !apart {
             return Err(DecodeError::Content("runs of fired windows"));
         }
-        let newest = runs.pop().unwrap_or_default();
-        Ok(Self { newest, older: runs })
+        Ok(Self::of(runs))
     }
 }
 

@@ -37,7 +37,7 @@ impl Operator {
         if !device.has_open_windows() {
             return passed_ms;
         }
-        match self.counted_silence_ms(device.live_ms) {
+        match self.counted_silence_ms(device.live_ms()) {
             Some(silence_ms) => {
                 let newest_end_ms = device.newest_open_end_ms().unwrap_or(NONE_MS);
                 passed_ms.max(self.silent_watermark_ms(device.newest_ms, silence_ms, newest_end_ms))
@@ -177,7 +177,7 @@ impl Operator {
         let (newest_ms, first_end_ms) = (device.newest_ms, device.first_end_ms);
         let by_silence_ms = idle_timeout_ms.map_or(NEVER_MS, |timeout_ms| {
             let silence_ms = watermark::silence_to_fire(timeout_ms, newest_ms, bound_ms, first_end_ms);
-            device.live_ms.max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
+            device.live_ms().max(self.clocks.journal.listening_since_ms).saturating_add(silence_ms)
         });
         if !backlog {
             return by_silence_ms;
@@ -247,7 +247,7 @@ impl Operator {
                 self.clocks.global.watermark_ms.max(after_ms.min(self.watermark_cap_ms()));
             if self.settings.current.backlog {
                 let now_ms = self.clocks.journal.now_ms;
-                moved.iter().for_each(|&slot| self.devices[slot].live_ms = now_ms);
+                moved.iter().for_each(|&slot| self.devices[slot].set_live_ms(now_ms));
                 self.clocks.global.last_arrival_ms = now_ms;
                 self.note_global_pace(before_ms);
             }
@@ -265,9 +265,9 @@ impl Operator {
         let newest_ms = if backlog { device.newest_ms.min(now_ms) } else { device.newest_ms };
         device.watermark_ms = before_ms.max(watermark::after(newest_ms, out_of_orderness_ms));
         if backlog {
-            device.live_ms = now_ms;
+            device.set_live_ms(now_ms);
             let step_ms = device.watermark_ms.saturating_sub(before_ms);
-            if device.backlog.is_some() || step_ms > allowed_lateness_ms {
+            if device.rare.backlog.is_some() || step_ms > allowed_lateness_ms {
                 self.note_pace(slot, before_ms);
             }
         }
@@ -316,7 +316,7 @@ impl Operator {
         }
         self.fire_due(out);
         for &slot in slots {
-            if let Some(backlog) = &mut self.devices[slot].backlog {
+            if let Some(backlog) = self.devices[slot].rare.backlog_mut() {
                 backlog.forget_fired();
             }
         }
@@ -382,20 +382,20 @@ impl Operator {
         let is_live = matches!(due.place, WindowPlace::Live(_));
         let closed_ms = self.closed_for_good_ms(due.slot);
         let device = &mut self.devices[due.slot];
-        let max_runs = MAX_RUNS + device.backlog.as_ref().map_or(0, |_| max_held);
+        let max_runs = MAX_RUNS + device.rare.backlog.as_ref().map_or(0, |_| max_held);
         let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
+        let passed_ms = device.rare.passed_ms.max(self.clocks.set_backs.passed_ms);
         let Some(series) = device.series.get_mut(due.series) else { return };
         let window = match due.place {
             WindowPlace::Live(index) => series.windows.get_mut(index),
             WindowPlace::Backlog(start_ms) => {
-                let backlog = device.backlog.as_mut();
+                let backlog = device.rare.backlog_mut();
                 backlog.and_then(|backlog| backlog.get_mut((due.series as u32, start_ms)))
             }
         };
         let Some(window) = window else { return };
         let mut revision = window.firings;
         if revision == 0 {
-            let passed_ms = device.passed_ms.max(self.clocks.set_backs.passed_ms);
             revision = self.clocks.set_backs.first_revision(window.start_ms, window.end_ms, passed_ms);
         }
         self.clocks.set_backs.highest_revision = self.clocks.set_backs.highest_revision.max(revision);
@@ -446,7 +446,7 @@ impl Operator {
             }
             self.about_to_change(self.devices[slot].group);
             let watermark_ms = self.watermark_at(slot);
-            let carried = self.devices[slot].carried.clone();
+            let carried = self.devices[slot].rare.carried.clone();
             let lateness_ms = |end_ms| carried.as_deref().map_or(allowed_ms, |all| all.lateness_of(end_ms, allowed_ms));
             let is_expired = |window: &Window| is_late(window.end_ms, lateness_ms(window.end_ms), watermark_ms);
             self.devices[slot].to_clean = false;

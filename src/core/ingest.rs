@@ -548,11 +548,7 @@ impl Operator {
         }
         let (now_ms, awake_ms) = (self.clocks.journal.now_ms, self.clocks.journal.awake_ms());
         let device = &mut self.devices[slot];
-        device.last_arrival_ms = now_ms;
-        device.last_awake_ms = awake_ms;
-        // A backlog is no sign that the live data of the device goes on.
-        if device.backlog.is_none() {
-            device.live_ms = now_ms;
+        if device.note_arrival(now_ms, awake_ms) {
             self.clocks.global.last_arrival_ms = now_ms;
         }
     }

@@ -50,6 +50,8 @@ mod ingest;
 mod json;
 mod lifetime;
 mod problem;
+mod rare_list;
+mod rare_state;
 mod recent_digests;
 mod reconfigure;
 mod reconfigure_rules_0;

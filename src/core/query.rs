@@ -141,7 +141,7 @@ impl Operator {
     }
 
     pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
-        let odd = device.odd.as_deref().copied().unwrap_or_default();
+        let odd = device.rare.odd;
         let history = device.sequences.history();
         DeviceSummary {
             device_id: device.id.to_string(),
@@ -150,17 +150,17 @@ impl Operator {
             last_seen_ms: device.last_arrival_ms,
             watermark_ms: self.watermark_of(device),
             clock_offset_ms: (device.newest_ms != NONE_MS).then_some(device.clock_offset_ms),
-            clock: device.clock.view(device.odd.as_ref().is_none_or(|counts| counts.arrival_times == 0)),
+            clock: device.clock.view(odd.arrival_times == 0),
             accepted: device.accepted,
-            rejected: device.rejected.clone(),
+            rejected: device.rare.rejected.clone(),
             values_absent: odd.values_absent,
             arrival_times: odd.arrival_times,
             sequence_missing: device.sequences.seen.missing(),
             sequence_restarts: history.restarts,
             sequence_wraps: history.wraps,
             sequence_invalid: history.invalid,
-            errors_not_stored: device.error_share.as_ref().map_or(0, |share| share.not_stored),
-            retained_repeats: device.retained.as_ref().map_or(0, |history| history.repeats),
+            errors_not_stored: device.rare.error_share.as_ref().map_or(0, |share| share.not_stored),
+            retained_repeats: device.rare.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
         }
     }

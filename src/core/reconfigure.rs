@@ -81,7 +81,7 @@ impl Operator {
         let watermark_ms = self.watermark_at(slot);
         let device = &mut self.devices[slot];
         let Some(newest_end_ms) = device.newest_end_ms() else { return };
-        if lateness_ms > before_ms || device.carried.is_some() {
+        if lateness_ms > before_ms || device.rare.carried.is_some() {
             device.keep_closed(watermark_ms, before_ms);
         }
         if lateness_ms < before_ms {
@@ -115,7 +115,7 @@ impl Operator {
         let device = &mut self.devices[slot];
         let newest_end_ms = device.windows().map(|(_, _, window)| window.end_ms).max().unwrap_or(NONE_MS);
         let occupied_ms = newest_end_ms.max(watermark_ms.saturating_add(1));
-        if let Some(carried) = &mut device.carried {
+        if let Some(carried) = device.rare.existing_mut().and_then(|rare| rare.carried.as_mut()) {
             carried.set_back(latest_ms, size_ms, occupied_ms);
         }
         // In the wrong time, the size of a window that still gets readings may have been dropped as passed.
@@ -126,9 +126,12 @@ impl Operator {
         let other = device.windows().map(|(_, _, window)| window).filter(|window| differs(window));
         if let Some(window) = other.max_by_key(|window| window.end_ms) {
             let held_ms = window.end_ms.saturating_sub(window.start_ms);
-            device.carried.get_or_insert_default().restore_size(held_ms, size_ms, occupied_ms);
+            device.rare.fields_mut().carried.get_or_insert_default().restore_size(held_ms, size_ms, occupied_ms);
         }
-        device.carried.take_if(|carried| carried.is_empty());
+        if let Some(rare) = device.rare.existing_mut() {
+            rare.carried.take_if(|carried| carried.is_empty());
+            device.rare.drop_empty();
+        }
     }
 
     /// The watermark that judges a device's readings. Under scope `global` a device may be ahead of the one source, by its
@@ -152,7 +155,7 @@ impl Operator {
             let (start_ms, end_ms) = bounds(time_ms, size_ms);
             return (start_ms, end_ms, false);
         }
-        if self.devices[slot].carried.is_some() {
+        if self.devices[slot].rare.carried.is_some() {
             let (oldest_ms, watermark_ms) = (self.oldest_accepted_ms(), self.watermark_at(slot));
             self.devices[slot].carry(|carried| carried.drop_passed(oldest_ms, watermark_ms));
         }
@@ -197,22 +200,27 @@ impl Device {
     fn newest_end_ms(&self) -> Option<i64> {
         let live = self.series.iter().filter_map(|series| series.windows.last()).map(|window| window.end_ms);
         let fired = self.series.iter().filter_map(|series| series.fired.newest_end_ms());
-        let behind = self.backlog.as_ref().and_then(|backlog| backlog.newest_end_ms());
+        let behind = self.rare.backlog.as_ref().and_then(|backlog| backlog.newest_end_ms());
         live.chain(fired).chain(behind).max()
     }
 
     /// Changes what the device keeps of earlier settings. `change` may return a time before which no window may begin.
     fn carry(&mut self, change: impl FnOnce(&mut CarriedRules) -> Option<i64>) {
-        let mut carried = self.carried.take().unwrap_or_default();
+        let kept = self.rare.existing_mut().and_then(|rare| rare.carried.take());
+        let mut carried = kept.unwrap_or_default();
         if let Some(end_ms) = change(&mut carried) {
             self.closed_ms = self.closed_ms.max(end_ms.saturating_sub(1));
         }
-        self.carried = Some(carried).filter(|carried| !carried.is_empty());
+        if carried.is_empty() {
+            self.rare.drop_empty();
+        } else {
+            self.rare.fields_mut().carried = Some(carried);
+        }
     }
 
     /// Notes which windows are closed for good at `watermark_ms`. Windows behind the newest that fired have not fired.
     fn keep_closed(&mut self, watermark_ms: i64, lateness_ms: i64) {
-        let lateness_ms = match &self.carried {
+        let lateness_ms = match &self.rare.carried {
             // Up to this end, windows may be closed.
             Some(carried) => {
                 carried.lateness_of(watermark_ms.saturating_sub(lateness_ms).saturating_add(1), lateness_ms)
@@ -228,12 +236,12 @@ impl Device {
 
     /// Size of the window that holds `time_ms`, where the settings say `settings_ms`.
     pub fn window_size_at(&self, time_ms: i64, settings_ms: i64) -> i64 {
-        self.carried.as_ref().map_or(settings_ms, |carried| carried.size_at(time_ms, settings_ms))
+        self.rare.carried.as_ref().map_or(settings_ms, |carried| carried.size_at(time_ms, settings_ms))
     }
 
     /// Allowed lateness of a window that ends at `end_ms`, where the settings say `settings_ms`.
     pub fn lateness_of(&self, end_ms: i64, settings_ms: i64) -> i64 {
-        self.carried.as_ref().map_or(settings_ms, |carried| carried.lateness_of(end_ms, settings_ms))
+        self.rare.carried.as_ref().map_or(settings_ms, |carried| carried.lateness_of(end_ms, settings_ms))
     }
 
     /// End of a window with the lateness of the settings that closes for good with a window that ends at `end_ms`.

@@ -107,13 +107,13 @@ impl Operator {
         }
         let digest = RetainedDigest::of(origin.publish);
         let Some(slot) = self.device_of_message(batch, message) else { return false };
-        let known = self.devices[slot].retained.as_ref().is_some_and(|history| history.has(digest));
+        let known = self.devices[slot].rare.retained.as_ref().is_some_and(|history| history.has(digest));
         if !known && !defects::is(Defect::TrustRetainedMark) {
             return false;
         }
         self.about_to_change(self.devices[slot].group);
         self.totals.retained_repeats += 1;
-        let history = self.devices[slot].retained.get_or_insert_default();
+        let history = self.devices[slot].rare.fields_mut().retained.get_or_insert_default();
         history.repeats += 1;
         let forgotten = history.remember(digest);
         self.totals.retained_topics_forgotten += u64::from(forgotten);
@@ -130,13 +130,12 @@ impl Operator {
         let Some(slot) = self.device_of_message(batch, message) else { return };
         self.about_to_change(self.devices[slot].group);
         let digest = RetainedDigest::of(origin.publish);
-        match (&mut self.devices[slot].retained, origin.publish.payload.is_empty()) {
-            (history, false) => {
-                let forgotten = history.get_or_insert_default().remember(digest);
-                self.totals.retained_topics_forgotten += u64::from(forgotten);
-            }
-            (Some(history), true) => history.forget(digest.topic),
-            (None, true) => {}
+        let rare = &mut self.devices[slot].rare;
+        if !origin.publish.payload.is_empty() {
+            let forgotten = rare.fields_mut().retained.get_or_insert_default().remember(digest);
+            self.totals.retained_topics_forgotten += u64::from(forgotten);
+        } else if let Some(history) = rare.existing_mut().and_then(|rare| rare.retained.as_mut()) {
+            history.forget(digest.topic);
         }
     }
 

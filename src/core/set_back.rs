@@ -263,7 +263,9 @@ impl RightClock {
     }
 
     fn lower_device(self, device: &mut Device) {
-        self.lower_watermark(&mut device.watermark_ms, &mut device.passed_ms);
+        let (mut passed_ms, live_ms) = (NONE_MS, device.live_ms());
+        self.lower_watermark(&mut device.watermark_ms, &mut passed_ms);
+        device.rare.raise_passed_ms(passed_ms);
         device.closed_ms = device.closed_ms.min(self.watermark_ms);
         device.newest_ms = device.newest_ms.min(self.now_ms);
         // The arrival time of a reading without a time of its own. What a device states tells its restarts as before.
@@ -271,9 +273,10 @@ impl RightClock {
             device.newest_seen_ms = device.newest_seen_ms.min(self.now_ms);
         }
         device.last_arrival_ms = device.last_arrival_ms.min(self.now_ms);
+        device.set_live_ms(live_ms);
         device.first_seen_ms = device.first_seen_ms.min(self.now_ms);
         device.sequences.set_back(self.now_ms);
-        if let Some(share) = &mut device.error_share {
+        if let Some(share) = device.rare.existing_mut().and_then(|rare| rare.error_share.as_mut()) {
             share.set_back(self.now_ms);
         }
         // All offsets were measured with the wrong clock.
@@ -370,7 +373,7 @@ impl Operator {
             device.first_end_ms = first_end_ms;
             let ends_ms = device.windows().filter(|(_, _, window)| right.is_wrong(window));
             let passed_ms = ends_ms.map(|(_, _, window)| window.end_ms.saturating_sub(1)).max();
-            device.passed_ms = device.passed_ms.max(passed_ms.unwrap_or(NONE_MS));
+            device.rare.raise_passed_ms(passed_ms.unwrap_or(NONE_MS));
         }
         self.sort_and_fire(&mut due, out);
         due.clear();

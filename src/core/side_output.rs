@@ -85,7 +85,7 @@ impl Operator {
             *count += 1;
         }
         if let Some(slot) = slot {
-            self.devices[slot].count_rejected(reason);
+            self.devices[slot].rare.count_rejected(reason);
         }
         // What was remembered at the first rejection stays so.
         let is_unseen = slot.is_none() && origin.replay.is_none_or(|replay| replay.is_unseen(index));
