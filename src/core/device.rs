@@ -489,7 +489,7 @@ mod tests {
     /// The memory of 100,000 devices with one metric is a promise. State that few devices have belongs into [`RareState`].
     #[test]
     fn what_every_device_has_stays_small() {
-        assert_eq!(std::mem::size_of::<Device>(), 280);
+        assert_eq!(std::mem::size_of::<Device>(), 288);
         assert_eq!(std::mem::size_of::<Series>(), 72);
         assert_eq!(std::mem::size_of::<Window>(), 128);
     }
