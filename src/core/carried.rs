@@ -65,6 +65,7 @@ impl CarriedRules {
         while self.sizes.len() > 1 && self.sizes.last().is_some_and(|last| last.from_ms >= occupied_ms) {
             self.sizes.pop();
         }
+        self.open_first();
         let last_ms = self.sizes.last().map_or(before_ms, |last| last.size_ms);
         let mut border_ms = None;
         if last_ms != after_ms {
@@ -76,6 +77,14 @@ impl CarriedRules {
             self.sizes.clear();
         }
         border_ms
+    }
+
+    /// The first size holds for all earlier times. After the clock of the box was set back, another size may begin before the time
+    /// from which on the first one held.
+    fn open_first(&mut self) {
+        if let Some(first) = self.sizes.first_mut() {
+            first.from_ms = NONE_MS;
+        }
     }
 
     /// Where there are too many sizes, drops the first; returns the end of its time, before which no window may begin.
@@ -152,6 +161,7 @@ impl CarriedRules {
         for _ in 0..reader.count()? {
             carried.sizes.push(SizeFrom { from_ms: reader.i64()?, size_ms: reader.i64()? });
         }
+        carried.open_first();
         let ordered = carried.sizes.is_sorted_by(|a, b| a.from_ms < b.from_ms);
         if !ordered || carried.sizes.len() > MAX_SIZES || carried.sizes.iter().any(|size| size.size_ms < 1) {
             return Err(DecodeError::Content("window sizes of a device"));
@@ -261,6 +271,20 @@ mod tests {
         carried.change_size(60, 5, 200_000, 0);
         carried.set_back(300, 5, 201);
         assert!(carried.is_empty());
+    }
+
+    /// The first size that is left began in a wrong time, and the next one begins before it.
+    #[test]
+    fn sizes_stay_in_order_after_a_wrong_time() {
+        let mut carried = CarriedRules::default();
+        carried.change_size(5, 60, 100_000, 0);
+        carried.change_size(60, 7, 200_000, 0);
+        assert_eq!(carried.drop_passed(100_020, 0), Some(100_020));
+        carried.set_back(300, 7, 201);
+        assert_eq!([419, 420].map(|time_ms| carried.size_at(time_ms, 7)), [60, 7]);
+        let mut bytes = Vec::new();
+        carried.encode(&mut bytes);
+        assert_eq!(CarriedRules::decode(&mut FieldReader::new(&bytes)), Ok(carried));
     }
 
     #[test]
