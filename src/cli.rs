@@ -43,6 +43,8 @@ pub enum CliCommand {
     Device(DeviceCommand),
     /// List topics that clients publish on and that are no ingest topics, with what could be done about each.
     Topics(TopicsArguments),
+    /// List, show and try maps, which turn what devices publish into readings.
+    Maps(MapsArguments),
     /// List or replay stored errors of a running weir.
     #[command(subcommand)]
     Errors(ErrorsCommand),
@@ -153,6 +155,37 @@ pub struct TopicsArguments {
     pub limit: usize,
     #[command(flatten)]
     pub api: DeviceApi,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct MapsArguments {
+    /// Without a command, print all maps that the configuration knows, with their states and topics.
+    #[command(subcommand)]
+    pub command: Option<MapsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MapsCommand {
+    /// Print the file of a preset, whose comments say how to use it, or a map of the configuration with the keys of its preset.
+    Show {
+        /// Name of a map, or of a family of devices.
+        name: String,
+    },
+    /// Print what the maps make of messages: readings, what is ignored, errors, and which device is online.
+    ///
+    /// Each line of the file is a JSON object with "topic" and "payload" (text, or JSON as it stands) or "payload_base64". With
+    /// "expect" (readings), "error" (reasons) and "status" a line says what the message must give; the exit code is 1 if a message
+    /// gives something else. "map" names the map that takes the message, and "options" are other values for keys of the map.
+    /// The lines are one session, in their order.
+    Test {
+        /// A file of messages, or - for standard input.
+        #[arg(value_name = "FILE.jsonl|-")]
+        file: PathBuf,
+        /// Try this map alone, whether it is on or not.
+        #[arg(long, value_name = "NAME")]
+        map: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -59,6 +59,7 @@ fn dispatch(command: CliCommand, read: ReadConfig, path: Option<&Path>) -> anyho
         CliCommand::Journal(command) => commands::journal::run(command, &read.into_config()?),
         CliCommand::Device(command) => commands::device::run(&command, &read.into_config()?),
         CliCommand::Topics(arguments) => commands::topics::run(&arguments, &read.into_config()?),
+        CliCommand::Maps(arguments) => commands::maps::run(&arguments, &read.into_config()?),
         CliCommand::Errors(command) => commands::errors::run(&command, &read.into_config()?),
         CliCommand::Savepoint(command) => commands::savepoint::run(command, &read.into_config()?),
         // With --file these need no configuration, so its faults count only where they use it.

@@ -18,7 +18,7 @@ use weir::log::{Log, LogError};
 use weir::mqtt;
 use weir::mqtt::results::ResultPublisher;
 use weir::pipeline::handle::Pipeline;
-use weir::pipeline::run::{Runner, Stop};
+use weir::pipeline::run::{RebirthSender, Runner, Stop};
 use weir::pipeline::start::prepare;
 use weir::results::feed::EventFeed;
 use weir::results::follow::ResultFollower;
@@ -199,6 +199,10 @@ async fn bind_mqtt(
 fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureReporter) -> anyhow::Result<RunningApp> {
     let AssembledApp { config, logs, runner, pipeline, follower, disk, clock, .. } = built;
     let stop = Stop::default();
+    let runner = runner.with_rebirths({
+        let broker = built.mqtt.broker();
+        RebirthSender(Box::new(move |request| broker.publish(&request.topic, request.payload.into(), 0, false)))
+    });
     let pipeline_thread = failures.spawn("pipeline", {
         let stop = stop.clone();
         move || runner.run(&stop, CHECKPOINT_LIMIT).map_err(anyhow::Error::from)

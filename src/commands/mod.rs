@@ -7,6 +7,7 @@ pub mod device;
 pub mod errors;
 pub mod health;
 pub mod journal;
+pub mod maps;
 pub mod passwd;
 pub mod replay;
 pub mod savepoint;

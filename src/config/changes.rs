@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::config::fault::ConfigOrigin;
 use crate::config::keys::{KEYS, RELOADABLE};
+use crate::config::maps::INGEST_MAP;
 use crate::config::sections::Config;
 use crate::config::tenants::TENANTS;
 
@@ -41,7 +42,15 @@ impl LoadedConfig {
         let keys = KEYS.iter().filter(|key| !(key.same)(&self.config, running)).map(|key| self.change(key.path));
         let metrics = self.config.validate.metrics != running.validate.metrics;
         let tenants = self.config.tenants != running.tenants;
-        keys.chain(metrics.then(|| self.change(METRICS))).chain(tenants.then(|| self.change(TENANTS))).collect()
+        let all = keys.chain(metrics.then(|| self.change(METRICS))).chain(self.changed_maps(running));
+        all.chain(tenants.then(|| self.change(TENANTS))).collect()
+    }
+
+    /// The key of the maps, if they differ although the keys that choose presets and files are the same.
+    fn changed_maps(&self, running: &Config) -> Option<ConfigChange> {
+        let (new, old) = (&self.config.ingest, &running.ingest);
+        let has_other_keys = new.presets != old.presets || new.map_files != old.map_files;
+        (new.maps != old.maps && !has_other_keys).then(|| self.change(INGEST_MAP))
     }
 
     fn change(&self, key: &'static str) -> ConfigChange {

@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::keys::{self, METRIC_KEYS};
+use crate::config::maps::{INGEST_MAP, MapDraft, read_maps};
 use crate::config::sections::Config;
 use crate::config::tenants::TENANTS;
 use crate::config::value::RawValue;
@@ -25,12 +26,15 @@ pub(super) struct Document<'a> {
     pub faults: Vec<ConfigFault>,
     /// The origin of each key that was set.
     pub set: BTreeMap<String, ConfigOrigin>,
+    /// The tables `[[ingest.map]]`.
+    pub maps: Vec<MapDraft>,
 }
 
 impl<'a> Document<'a> {
     /// Reads the text of a file called `file`.
     pub fn read(file: &'a str, text: &'a str) -> Self {
-        let mut document = Self { file, text, config: Config::default(), faults: Vec::new(), set: BTreeMap::new() };
+        let mut document =
+            Self { file, text, config: Config::default(), faults: Vec::new(), set: BTreeMap::new(), maps: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let origin = document.line_of(error.span().map_or(0, |span| span.start));
@@ -66,8 +70,7 @@ impl<'a> Document<'a> {
 
     /// The line of an offset in the text.
     pub(super) fn line_of(&self, offset: usize) -> ConfigOrigin {
-        let before = self.text.as_bytes().iter().take(offset);
-        ConfigOrigin::Line(self.file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
+        ConfigOrigin::line_of(self.file, self.text, offset)
     }
 
     fn sections(&mut self, table: &DeTable<'_>) {
@@ -94,6 +97,11 @@ impl<'a> Document<'a> {
             let inner = format!("{section}.{key}");
             if section == "validate" && key == "metrics" {
                 self.metrics(origin, value.get_ref());
+            } else if inner == INGEST_MAP {
+                let (maps, faults) = read_maps(self.file, self.text, INGEST_MAP, (name.span().start, value.get_ref()));
+                self.set.insert(inner, origin);
+                self.maps = maps;
+                self.faults.extend(faults);
             } else if keys::is_section(&inner) {
                 match value.get_ref().as_table() {
                     Some(table) => self.section(&inner, table),

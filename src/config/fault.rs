@@ -14,6 +14,14 @@ pub enum ConfigOrigin {
     Variable(String),
 }
 
+impl ConfigOrigin {
+    /// The line of an offset in the text of a file.
+    pub(super) fn line_of(file: &str, text: &str, offset: usize) -> Self {
+        let before = text.as_bytes().iter().take(offset);
+        Self::Line(file.to_owned(), before.filter(|byte| **byte == b'\n').count() + 1)
+    }
+}
+
 impl fmt::Display for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

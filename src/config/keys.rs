@@ -141,6 +141,8 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("ingest", "numeric_strings", ingest.numeric_strings, |v| v.switch()),
     key!("ingest", "seq_bits", ingest.seq_bits, |v| v.width_or_auto(SEQUENCE_BITS, SequenceBits::Auto)),
     key!("ingest", "max_readings_per_message", ingest.max_readings_per_message, |v| v.whole(1..=1_000_000)),
+    key!("ingest", "presets", ingest.presets, |v| v.presets()),
+    key!("ingest", "map_files", ingest.map_files, |v| v.path_or_none()),
     key!("validate", "max_future", validate.max_future_ms, |v| v.duration_or_off_ms(at_least_ms(0))),
     key!("validate", "max_age", validate.max_age_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("validate", "allowed_devices", validate.allowed_devices, |v| v.texts()),
@@ -246,7 +248,8 @@ pub(super) fn is_section(name: &str) -> bool {
 /// The key that an unknown key of a section probably means.
 pub(super) fn suggest_key(section: &str, name: &str) -> Option<String> {
     let siblings = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
-    if let Some(near) = nearest(name, siblings.chain((section == "validate").then_some("metrics"))) {
+    let tables = (section == "validate").then_some("metrics").into_iter().chain((section == "ingest").then_some("map"));
+    if let Some(near) = nearest(name, siblings.chain(tables)) {
         return Some(format!("{section}.{near}"));
     }
     KEYS.iter().find(|key| key.name == name).map(|key| format!("{}.{}", key.section, key.name))

@@ -7,6 +7,7 @@ use super::changes::LoadedConfig;
 use super::checks;
 use super::document::Document;
 use super::fault::{ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
+use super::maps::{self, MapChoice};
 use super::sections::Config;
 
 /// Larger files are refused unread. A configuration of weir has a few kilobytes.
@@ -45,6 +46,7 @@ impl ReadConfig {
     fn parse(file_name: &str, text: &str, environment: impl Iterator<Item = (String, String)>) -> Self {
         let mut document = Document::read(file_name, text);
         document.environment(environment);
+        maps(&mut document);
         checks::check(&mut document);
         let Document { mut config, set, mut faults, .. } = document;
         faults.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -132,6 +134,18 @@ impl Config {
 /// of weir, and `std::env::vars` would panic on them.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Says which maps are on. The files of `ingest.map_files` are read for it.
+fn maps(document: &mut Document<'_>) {
+    let directory = document.config.ingest.map_files.clone();
+    let (files, faults) = directory.as_deref().map(maps::read_directory).unwrap_or_default();
+    document.faults.extend(faults);
+    let presets_at = document.origin("ingest.presets");
+    let choice = MapChoice { own: &document.maps, files: &files, presets: &document.config.ingest.presets, presets_at };
+    let (known, faults) = choice.resolve();
+    document.config.ingest.maps = known;
+    document.faults.extend(faults);
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -12,6 +12,7 @@ mod fault;
 mod host_pattern;
 mod keys;
 mod load;
+mod maps;
 mod nearest;
 mod result_changes;
 mod sections;
@@ -25,6 +26,7 @@ pub use duration::{DurationError, parse_duration};
 pub use fault::{CheckReport, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem};
 pub use host_pattern::{HostPattern, host_name};
 pub use load::{ReadConfig, environment};
+pub use maps::{KnownMap, MapOrigin, MapState, Preset, PresetChoice, embedded_presets};
 pub(crate) use nearest::nearest;
 pub use result_changes::result_changes;
 pub use sections::{

@@ -63,6 +63,7 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("records_name_users", "", Unsaid),
     ("errors_in_proportion", "", Unsaid),
     ("error_share", "errors.device_share", ErrorShare),
+    ("maps", "ingest.map", Start),
     ("rules", "", Unsaid),
 ];
 
@@ -163,7 +164,8 @@ mod tests {
     fn keys_are_keys_of_the_configuration() {
         let is_key = |key: &str| {
             let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-            crate::config::keys::find(section, name).is_some() || ["validate.metrics", "tenants"].contains(&key)
+            crate::config::keys::find(section, name).is_some()
+                || ["validate.metrics", "ingest.map", "tenants"].contains(&key)
         };
         let unknown: Vec<&str> =
             FIELDS.iter().map(|(_, key, _)| *key).filter(|key| !key.is_empty() && !is_key(key)).collect();

@@ -24,7 +24,9 @@ fn good(text: &str, environment: &[(&str, &str)]) -> Config {
 
 #[test]
 fn default_settings_agree() {
-    assert_eq!(Config::default().settings(), Settings::default());
+    let settings = Config::default().settings();
+    assert!(!settings.maps.is_empty(), "presets are on by default");
+    assert_eq!(Settings { maps: Vec::new(), ..settings }, Settings::default());
 }
 
 #[test]

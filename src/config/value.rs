@@ -11,6 +11,7 @@ use toml::de::DeValue;
 use crate::config::duration::{DurationError, duration_text, parse_duration};
 use crate::config::fault::ConfigProblem;
 use crate::config::host_pattern::HostPattern;
+use crate::config::maps::PresetChoice;
 use crate::config::size::{SizeError, parse_size, size_text};
 use crate::core::timezone;
 
@@ -30,6 +31,7 @@ const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
 const HOST_FORM: &str = "host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, \
                          or \"*\" for any; without scheme and port";
+const PRESETS_FORM: &str = "\"auto\", \"off\", or a list of names such as [\"tasmota\", \"zigbee2mqtt\"]";
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
 impl<'a> RawValue<'a> {
@@ -254,6 +256,21 @@ impl<'a> RawValue<'a> {
                 Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             }
             RawValue::Toml(value) => strings(value).ok_or_else(|| self.not("a list of strings", LIST_FORM)),
+        }
+    }
+
+    /// Which presets are on.
+    pub fn presets(self) -> Result<PresetChoice, ConfigProblem> {
+        match (self, self.as_text()) {
+            (_, Some("auto")) => Ok(PresetChoice::Auto),
+            (_, Some("off")) => Ok(PresetChoice::Off),
+            (RawValue::Toml(_), Some(_)) => Err(self.not("one of the choices", PRESETS_FORM)),
+            _ => {
+                let names = self.texts();
+                names
+                    .map(PresetChoice::Named)
+                    .map_err(|problem| ConfigProblem { expected: PRESETS_FORM.into(), ..problem })
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! What the records of a batch have in common, and where a reading comes from.
 
 use crate::core::device::Slot;
+use crate::core::formats::MapMatch;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::WantedReadings;
-use crate::core::topic::{TenantIndex, TopicKind, Topics};
+use crate::core::topic::{TenantIndex, TopicKind};
+use crate::core::validate::ValidationRules;
 
 /// What is known from record to record of a batch.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct BatchContext<'a> {
     pub tenant: Option<TenantIndex>,
     /// Whether `topic_device` comes from the client, which may speak for this device alone, and not from the topic.
     pub is_own: bool,
+    /// The map that takes the current message, and the topic without the tenant's prefix.
+    pub map: Option<(MapMatch, &'a str)>,
     /// User who published the current message, as its record says.
     pub user: Option<&'a str>,
     /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
@@ -51,6 +55,7 @@ impl BatchContext<'_> {
             topic_device: None,
             tenant: None,
             is_own: false,
+            map: None,
             user: None,
             last_device: None,
             stated: None,
@@ -71,7 +76,7 @@ impl<'a> BatchContext<'a> {
     where
         'a: 'm,
     {
-        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, user, last_device, stated: _, moved: _ } =
+        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, map, user, last_device, stated: _, moved: _ } =
             *self;
         BatchContext {
             lsn,
@@ -80,6 +85,7 @@ impl<'a> BatchContext<'a> {
             topic_device,
             tenant,
             is_own,
+            map,
             user,
             last_device,
             stated: None,
@@ -89,8 +95,8 @@ impl<'a> BatchContext<'a> {
 
     /// Finds out what the topic of `publish` carries and which device it is from.
     #[inline]
-    pub fn resolve(&mut self, topics: &Topics, publish: &PublishRecord<'a>) {
-        let resolved = topics.resolve(publish.topic);
+    pub fn resolve(&mut self, rules: &ValidationRules, publish: &PublishRecord<'a>) {
+        let resolved = rules.topics.resolve(publish.topic);
         if resolved.tenant != self.tenant {
             self.tenant = resolved.tenant;
             self.last_device = None;
@@ -98,6 +104,7 @@ impl<'a> BatchContext<'a> {
         (self.kind, self.topic_device) = (resolved.kind, resolved.device);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
+        self.map = resolved.unmatched.and_then(|topic| Some((rules.maps.as_deref()?.find(topic)?, topic)));
         self.user = publish.user;
     }
 }

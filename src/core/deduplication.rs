@@ -50,8 +50,8 @@ impl Operator {
 
     /// A device, and what the sequence numbers of all devices share.
     #[inline]
-    fn numbered_device(&mut self, slot: Slot) -> (&mut Device, SharedSequences<'_>) {
-        let bits = self.settings.current.sequence_bits;
+    fn numbered_device(&mut self, slot: Slot, element: Option<&NumberedElement>) -> (&mut Device, SharedSequences<'_>) {
+        let bits = element.map_or(self.settings.current.sequence_bits, |element| element.bits);
         let shared = SharedSequences {
             now_ms: self.clocks.journal.now_ms,
             bits: if defects::is(Defect::IgnoreWraps) { SequenceBits::Bits64 } else { bits },
@@ -70,7 +70,7 @@ impl Operator {
         element: Option<&NumberedElement>,
         boot: Option<u64>,
     ) -> Option<ReadingProblem<'m>> {
-        let (device, mut shared) = self.numbered_device(slot);
+        let (device, mut shared) = self.numbered_device(slot, element);
         let other_boot = boot.is_some() && device.boot.is_some() && device.boot != boot;
         let Some(element) = element else {
             if other_boot {
@@ -103,7 +103,7 @@ impl Operator {
         element: Option<&NumberedElement>,
         boot: Option<u64>,
     ) -> Option<ReadingProblem<'m>> {
-        let (device, mut shared) = self.numbered_device(slot);
+        let (device, mut shared) = self.numbered_device(slot, element);
         if let Some(boot) = boot
             && *device.boot.get_or_insert(boot) != boot
         {

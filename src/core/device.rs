@@ -9,6 +9,7 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, 
 use crate::core::dedup::SequenceSet;
 use crate::core::device_clock::DeviceClock;
 use crate::core::error_share::ErrorShare;
+use crate::core::liveness::DeviceLiveness;
 use crate::core::rare_state::{OddCounts, RareState};
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
@@ -44,6 +45,9 @@ const TAG_BACKLOG: u8 = 9;
 const TAG_RETURN: u8 = 10;
 /// What the errors log holds of the errors of the device.
 const TAG_ERROR_SHARE: u8 = 11;
+
+/// Whether the device is online.
+const TAG_LIVENESS: u8 = 12;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -295,6 +299,9 @@ impl Device {
         if let Some(share) = &self.rare.error_share {
             put_field(TAG_ERROR_SHARE, out, |out| share.encode(out));
         }
+        if let Some(liveness) = &self.rare.liveness {
+            put_field(TAG_LIVENESS, out, |out| liveness.encode(out));
+        }
         if let Some(carried) = &self.rare.carried
             && !defects::is(Defect::ForgetWindowSizes)
         {
@@ -349,6 +356,10 @@ impl Device {
             }
             TAG_ERROR_SHARE => {
                 self.rare.fields_mut().error_share = Some(Box::new(ErrorShare::decode(field)?));
+                Ok(())
+            }
+            TAG_LIVENESS => {
+                self.rare.fields_mut().liveness = Some(Box::new(DeviceLiveness::decode(field)?));
                 Ok(())
             }
             TAG_PASSED => {

@@ -1,7 +1,7 @@
 //! The event time of an element, and the checks that it must pass.
 
 use crate::core::decode::ElementFields;
-use crate::core::json::JsonToken;
+use crate::core::json::{JsonToken, RefusedValue};
 use crate::core::problem::ReadingProblem;
 use crate::core::reason::Reason;
 use crate::core::settings::{Settings, TimeSource, TimestampUnit};
@@ -23,6 +23,7 @@ pub(super) fn event_time<'m>(
     let usual = match &fields.timestamp {
         JsonToken::Number(number) => timestamp::from_number(number, unit),
         JsonToken::Text(text) => timestamp::from_text(text, unit),
+        JsonToken::UnixMs(time_ms) => Some(*time_ms),
         _ => None,
     };
     let time_ms = match usual {
@@ -117,6 +118,8 @@ fn read_time<'m>(
         JsonToken::Number(number) => number.text(),
         JsonToken::Text(text) => text.as_ref(),
         JsonToken::Absent | JsonToken::Null | JsonToken::BareWord => return Ok(None),
+        JsonToken::UnixMs(time_ms) => return Ok(Some(*time_ms)),
+        JsonToken::Refused(refused) => return Err(refused_time(refused)),
         other => return Err(wrong_timestamp(other)),
     };
     match timestamp::stated(token, settings.timestamp_unit) {
@@ -145,6 +148,17 @@ fn strict_time<'m>(token: &'m JsonToken<'_>, settings: &Settings) -> Result<Opti
         other => return Err(wrong_timestamp(other)),
     };
     time_ms.map(Some).ok_or(ReadingProblem::InvalidTimestamp(text))
+}
+
+/// The problem of a time that a map cannot read.
+#[cold]
+fn refused_time<'m>(refused: &'m RefusedValue<'_>) -> ReadingProblem<'m> {
+    match refused {
+        RefusedValue::Time(text) => ReadingProblem::InvalidTimestamp(text),
+        RefusedValue::NameTwice(..) | RefusedValue::UnknownAlias(_) | RefusedValue::Malformed(_) => {
+            ReadingProblem::InvalidTimestamp("")
+        }
+    }
 }
 
 fn wrong_timestamp<'m>(token: &JsonToken<'_>) -> ReadingProblem<'m> {

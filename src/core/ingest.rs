@@ -84,11 +84,14 @@ impl Operator {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.settings.rules.topics, &publish);
+            batch.resolve(&self.settings.rules, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let tenant = batch.tenant;
         let mut origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
+        if let Some((found, topic)) = batch.map {
+            return self.publish_mapped(batch, &mut origin, found, topic, out);
+        }
         match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
             Ok(()) => self.publish_decoded(batch, &mut origin, message, out),
             Err(malformed) => self.publish_unusual(batch, &mut origin, malformed, out),
@@ -153,7 +156,7 @@ impl Operator {
     }
 
     /// Rejects one publish as a whole.
-    fn publish_malformed(
+    pub(super) fn publish_malformed(
         &mut self,
         batch: &BatchContext<'_>,
         origin: &ReadingOrigin<'_>,
@@ -214,7 +217,7 @@ impl Operator {
     /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by user, client,
     /// packet id, topic and payload, and only counts as redelivered with the DUP flag [MQTT-3.3.1-1]: a client may
     /// publish the same payload twice under the same packet id once the first is acknowledged.
-    fn check_redelivery(&mut self, origin: &ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
+    pub(super) fn check_redelivery(&mut self, origin: &ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
         if origin.publish.qos == 0 || !self.settings.current.dedup || ignores || self.is_numbered(message) {
             return false;
@@ -455,7 +458,11 @@ impl Operator {
             };
         }
         let digest = seq.map_or(0, |_| element_digest(fields, entries));
-        let element = NumberedElement { seq: seq.unwrap_or(0), digest, time, dup, is_fault };
+        let bits = match fields.seq {
+            JsonToken::Counted(_, bits) => bits,
+            _ => self.settings.current.sequence_bits,
+        };
+        let element = NumberedElement { seq: seq.unwrap_or(0), bits, digest, time, dup, is_fault };
         let numbered = seq.map(|_| &element);
         match replayed {
             None => self.deduplicate(slot, numbered, boot),

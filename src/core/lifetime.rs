@@ -132,6 +132,7 @@ impl Operator {
         let device = self.devices.remove(slot);
         self.extra_digests -= device.sequences.extra_digests();
         self.owners.remove(&device);
+        self.offline -= Self::offline_count(device.rare.liveness.as_deref());
         self.uncount_backlog(&device);
         self.series.count -= device.series.len();
         self.series.windows -= device.windows().count();

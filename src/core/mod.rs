@@ -4,13 +4,17 @@
 //! settings the effects are the same, byte for byte.
 
 pub mod carried;
+pub mod formats;
 pub mod group;
+pub mod liveness;
+pub mod map_activity;
 pub mod operator;
 pub mod output;
 pub mod owners;
 pub mod proportion;
 pub mod query;
 pub mod reason;
+pub mod rebirth;
 pub mod record;
 pub mod recorded;
 pub mod replay_effects;
@@ -49,6 +53,7 @@ mod idle;
 mod ingest;
 mod json;
 mod lifetime;
+mod mapped;
 mod problem;
 mod rare_list;
 mod rare_state;

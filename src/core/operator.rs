@@ -10,9 +10,12 @@ use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
 use crate::core::device::{DeviceId, DueWindow, Slot};
 use crate::core::error_share::ErrorShare;
+use crate::core::formats::MapMemory;
 use crate::core::group::{GroupChange, Groups};
+use crate::core::map_activity::{MapActivities, MapActivity};
 use crate::core::owners::Owners;
 use crate::core::proportion::MessageErrors;
+use crate::core::rebirth::RebirthRequests;
 use crate::core::registry::{Names, Registry};
 use crate::core::replayed::ReplayState;
 use crate::core::settings::{Settings, WatermarkScope};
@@ -85,6 +88,14 @@ pub struct Operator {
     pub(super) groups: Groups,
     pub(super) clocks: Clocks,
     pub(super) replays: ReplayState,
+    /// What maps remember of earlier messages.
+    pub(super) map_memory: MapMemory,
+    /// What became of the messages of each map.
+    pub(super) map_activities: MapActivities,
+    /// Requests to edge nodes.
+    pub(super) rebirths: RebirthRequests,
+    /// Devices that said that they are offline.
+    pub(super) offline: usize,
     /// Digests of all devices beyond those that each may have.
     pub(super) extra_digests: usize,
     pub(super) totals: Totals,
@@ -98,6 +109,7 @@ impl Operator {
     /// An operator without state.
     pub fn new(settings: Settings) -> Self {
         Self {
+            map_activities: MapActivities::default().of(&settings.maps),
             settings: ActiveSettings { rules: ValidationRules::new(&settings), current: settings, is_fixed: false },
             devices: Registry::default(),
             owners: Owners::default(),
@@ -107,6 +119,9 @@ impl Operator {
             groups: Groups::new(),
             clocks: Clocks::default(),
             replays: ReplayState::default(),
+            map_memory: MapMemory::default(),
+            rebirths: RebirthRequests::default(),
+            offline: 0,
             extra_digests: 0,
             totals: Totals::default(),
             next_seq: NextSeq::default(),
@@ -164,7 +179,13 @@ impl Operator {
             backlog_devices: self.backlogs.devices,
             clients: self.clients.len(),
             extra_digests: self.extra_digests,
+            offline: self.offline,
         }
+    }
+
+    /// What became of the messages of each map, in the order of the settings.
+    pub fn map_activities(&self) -> &[MapActivity] {
+        self.map_activities.all()
     }
 
     /// Sequence number that the next window firing gets.

@@ -57,6 +57,12 @@ pub(super) enum ReadingProblem<'m> {
     NotOwnDevice { own: &'m str, payload: &'m str },
     /// The metric name has a character that is not allowed, or the wrong length.
     InvalidMetric(&'m str),
+    /// Two keys of the message become the same metric by its map. This is the second.
+    NameTwice { first: &'m str, second: &'m str },
+    /// No birth of its edge node defines the alias.
+    UnknownAlias(u64),
+    /// A part of a message that a map takes cannot be read; what is wrong and where.
+    MalformedPart(&'m str),
     /// The value is outside the range of its metric.
     OutOfRange { value: f64, range: ValueRange },
     /// The timestamp is no time that weir can read.
@@ -104,14 +110,19 @@ impl ReadingProblem<'_> {
     /// The reason under which the problem is counted.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NotAnObject(_) | Self::NoSuchReading(_) | Self::EmptyMetrics | Self::TwoForms => Reason::Malformed,
+            Self::NotAnObject(_)
+            | Self::NoSuchReading(_)
+            | Self::EmptyMetrics
+            | Self::TwoForms
+            | Self::MalformedPart(_) => Reason::Malformed,
             Self::Missing(_) => Reason::MissingField,
             Self::WrongType { .. } | Self::NotFinite(_) | Self::NumericString(_) | Self::TextValue(_) => {
                 Reason::WrongType
             }
             Self::InvalidDeviceId(_) => Reason::InvalidDeviceId,
             Self::DeviceMismatch { .. } | Self::NotOwnDevice { .. } => Reason::DeviceMismatch,
-            Self::InvalidMetric(_) => Reason::InvalidMetric,
+            Self::InvalidMetric(_) | Self::NameTwice { .. } => Reason::InvalidMetric,
+            Self::UnknownAlias(_) => Reason::UnknownAlias,
             Self::OutOfRange { .. } => Reason::ValueOutOfRange,
             Self::InvalidTimestamp(_) | Self::TimestampOutOfRange(_) | Self::NoSuchTime(_) | Self::NoZone(_) => {
                 Reason::TimestampInvalid
@@ -195,6 +206,17 @@ impl fmt::Display for ReadingProblem<'_> {
             Self::InvalidMetric(metric) => {
                 write!(f, "{:?} is no metric name; send 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))
             }
+            Self::NameTwice { first, second } => write!(
+                f,
+                "{:?} and {:?} of the message become the same metric; rename or exclude one of them in the map",
+                Excerpt(first),
+                Excerpt(second)
+            ),
+            Self::UnknownAlias(alias) => write!(
+                f,
+                "no birth of the edge node defines alias {alias}; let the node send its births again (Node Control/Rebirth)"
+            ),
+            Self::MalformedPart(what) => write!(f, "a part of the message cannot be read: {what}"),
             Self::OutOfRange { value, range } => write_out_of_range(f, value, range),
             Self::InvalidTimestamp(text) => write!(
                 f,

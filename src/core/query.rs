@@ -2,6 +2,7 @@
 
 use crate::core::device::Device;
 use crate::core::device_clock::ClockView;
+use crate::core::liveness::DeviceLiveness;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
 use crate::core::selection::{DeviceFilter, DeviceOrder};
@@ -48,6 +49,8 @@ pub struct DeviceSummary {
     pub errors_not_stored: u64,
     /// Number of metrics.
     pub metrics: usize,
+    /// Whether the device is online; `None` where nothing said so.
+    pub liveness: Option<DeviceLiveness>,
 }
 
 /// The last closed window of a series.
@@ -162,6 +165,7 @@ impl Operator {
             errors_not_stored: device.rare.error_share.as_ref().map_or(0, |share| share.not_stored),
             retained_repeats: device.rare.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
+            liveness: device.rare.liveness.as_deref().cloned(),
         }
     }
 

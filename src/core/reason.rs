@@ -38,11 +38,13 @@ pub enum Reason {
     DeviceError = 15,
     /// The `seq` of the reading came before, and nothing tells whether the reading did.
     SeqRepeated = 16,
+    /// No birth of the edge node defines the alias of the metric (Sparkplug B).
+    UnknownAlias = 17,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
 
     /// All reasons, by discriminant.
     pub const ALL: [Reason; Self::COUNT] = [
@@ -63,6 +65,7 @@ impl Reason {
         Reason::Late,
         Reason::DeviceError,
         Reason::SeqRepeated,
+        Reason::UnknownAlias,
     ];
 
     /// Name of the reason in the API, in topics and in metric labels.
@@ -85,6 +88,7 @@ impl Reason {
             Reason::Late => "late",
             Reason::DeviceError => "device_error",
             Reason::SeqRepeated => "seq_repeated",
+            Reason::UnknownAlias => "unknown_alias",
         }
     }
 

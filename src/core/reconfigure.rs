@@ -31,6 +31,7 @@ impl Operator {
     /// Puts the settings in force.
     pub(super) fn take_settings(&mut self, settings: Settings) {
         self.settings.rules = ValidationRules::new(&settings);
+        self.map_activities = self.map_activities.of(&settings.maps);
         self.settings.current = settings;
         self.rebuild_indexes();
     }

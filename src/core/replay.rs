@@ -78,23 +78,25 @@ impl Operator {
             repeats_retained: false,
             payload: replay.payload,
         };
-        batch.resolve(&self.settings.rules.topics, &publish);
+        batch.resolve(&self.settings.rules, &publish);
         let (tenant, items) = (batch.tenant, u32::try_from(wanted.items.len()).unwrap_or(u32::MAX));
         let mut origin =
             ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: items, replay: Some(wanted) };
         // Single readings were rejected, so the message was decoded then, under a limit that may have been higher.
         let mut rules = DecodeRules::of(&self.settings.current);
         rules.max_readings = if wanted.whole { rules.max_readings } else { usize::MAX };
-        let readings = match message.decode(replay.payload, rules) {
-            Ok(()) => {
-                origin.readings = message.max_readings();
-                self.elements(&mut batch, &origin, message, false, out)
+        let readings = if batch.map.is_some() {
+            self.replay_mapped(&batch, &mut origin, wanted, rules, out)
+        } else {
+            match message.decode(replay.payload, rules) {
+                Ok(()) => {
+                    origin.readings = message.max_readings();
+                    Some(self.elements(&mut batch, &origin, message, false, out))
+                }
+                Err(malformed) => self.replay_unusual(&batch, &mut origin, wanted, rules, malformed, out),
             }
-            Err(malformed) => match self.replay_unusual(&batch, &mut origin, wanted, rules, malformed, out) {
-                Some(readings) => readings,
-                None => return self.end_message(&origin, out),
-            },
         };
+        let Some(readings) = readings else { return self.end_message(&origin, out) };
         for item in wanted.within(&(readings..u32::MAX)).iter().filter(|_| !wanted.whole) {
             self.totals.received += 1;
             self.reject(&origin, item.index, None, (None, None), ReadingProblem::NoSuchReading(item.index), out);
@@ -114,26 +116,35 @@ impl Operator {
         malformed: MalformedMessage,
         out: &mut dyn Collector,
     ) -> Option<u32> {
-        let mut reject = |operator: &mut Self, malformed: &dyn fmt::Display| {
-            for item in &wanted.items {
-                let index = (!wanted.whole).then_some(item.index);
-                operator.reject_message(batch, origin, index, malformed, out);
-            }
-        };
         let recovered = match RecoveredText::of(origin.publish.payload, rules, malformed) {
             Ok(recovered) => recovered,
             Err(malformed) => {
-                reject(self, &malformed);
+                self.reject_wanted(batch, origin, wanted, &malformed, out);
                 return None;
             }
         };
         let mut message = DecodedMessage::default();
         if let Err(malformed) = recovered.decode(&mut message, rules) {
-            reject(self, &malformed);
+            self.reject_wanted(batch, origin, wanted, &malformed, out);
             return None;
         }
         origin.readings = message.max_readings();
         Some(self.elements(&mut batch.of_message(), origin, &message, false, out))
+    }
+
+    /// Rejects the readings that a replay concerns, because the message is malformed.
+    pub(super) fn reject_wanted(
+        &mut self,
+        batch: &BatchContext<'_>,
+        origin: &ReadingOrigin<'_>,
+        wanted: &WantedReadings,
+        malformed: &dyn fmt::Display,
+        out: &mut dyn Collector,
+    ) {
+        for item in &wanted.items {
+            let index = (!wanted.whole).then_some(item.index);
+            self.reject_message(batch, origin, index, malformed, out);
+        }
     }
 
     /// The errors of a replay that were not replayed before. Marks them as replayed.

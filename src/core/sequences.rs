@@ -24,6 +24,8 @@ const MAX_SIBLINGS: usize = 15;
 pub(super) struct NumberedElement {
     /// Its number.
     pub seq: u64,
+    /// Width of the counter that the number is of.
+    pub bits: SequenceBits,
     /// Digest of its readings.
     pub digest: u32,
     /// Its event time; `None` where the element has a problem: such an element does not tell a restart.

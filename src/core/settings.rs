@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::core::codec::DecodeError;
+use crate::core::formats::MapSettings;
 
 /// Unit of numeric timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -189,6 +190,9 @@ pub struct Settings {
     /// How much of the errors log one device may fill; `None`: all of it.
     #[serde(default)]
     pub error_share: Option<ErrorShareSettings>,
+    /// Maps for messages of devices that do not send weir's own form.
+    #[serde(default)]
+    pub maps: Vec<MapSettings>,
     /// Version of the rules under which records are processed: [`Settings::RULES`] for new records. Records in the journals
     /// of earlier versions keep the rules under which they were first processed, so that a replay gives the same results.
     #[serde(default)]
@@ -258,6 +262,7 @@ impl Default for Settings {
             timezone: String::new(),
             errors_in_proportion: true,
             error_share: Some(ErrorShareSettings { bytes: 26_843_545, refill_ms: 7 * 86_400_000 }),
+            maps: Vec::new(),
             rules: Self::RULES,
         }
     }

@@ -17,7 +17,9 @@ use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 use crate::core::dedup::SequenceSet;
 use crate::core::device::{Device, Slot};
 use crate::core::error_share::ErrorShare;
+use crate::core::formats::MapMemory;
 use crate::core::group::{GroupBlob, GroupChange, Groups, key_group};
+use crate::core::map_activity::MapActivities;
 use crate::core::operator::Operator;
 use crate::core::owners::DeviceLimit;
 use crate::core::reason::Reason;
@@ -64,6 +66,10 @@ const TAG_BACKLOGS: u8 = 9;
 const TAG_ERROR_SHARE: u8 = 11;
 /// Elements of which a part was replayed.
 const TAG_DIVIDED_ELEMENTS: u8 = 12;
+/// What maps remember of earlier messages.
+const TAG_MAP_MEMORY: u8 = 13;
+/// What became of the messages of each map.
+const TAG_MAP_ACTIVITIES: u8 = 14;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,6 +211,8 @@ impl Operator {
                 self.replays.divided.encode(out);
             });
         }
+        put_field(TAG_MAP_MEMORY, &mut out, |out| self.map_memory.encode(out));
+        put_field(TAG_MAP_ACTIVITIES, &mut out, |out| self.map_activities.encode(out));
         put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
@@ -309,6 +317,14 @@ impl Operator {
                 self.clocks.set_backs = SetBacks::decode(field)?;
                 Ok(())
             }
+            TAG_MAP_MEMORY => {
+                self.map_memory = MapMemory::decode(field)?;
+                Ok(())
+            }
+            TAG_MAP_ACTIVITIES => {
+                self.map_activities = MapActivities::decode(field)?.of(&self.settings.current.maps);
+                Ok(())
+            }
             TAG_SIZES_DROPPED => {
                 self.totals.window_sizes_dropped = field.u64()?;
                 Ok(())
@@ -346,6 +362,7 @@ impl Operator {
             self.series.windows += device.windows().count();
             self.series.open_windows += device.windows().filter(|(_, _, window)| window.is_open()).count();
             self.extra_digests += device.sequences.extra_digests();
+            self.offline += Self::offline_count(device.rare.liveness.as_deref());
             self.add_device(device);
         }
         for _ in 0..reader.count()? {

@@ -20,6 +20,8 @@ pub(super) struct ResolvedTopic<'a> {
     pub device: Option<&'a str>,
     /// Tenant that the topic belongs to.
     pub tenant: Option<TenantIndex>,
+    /// The topic without the prefix of the tenant, where no pattern matches.
+    pub unmatched: Option<&'a str>,
 }
 
 /// Place of a tenant among all. It holds for the present settings.
@@ -101,12 +103,11 @@ impl Topics {
     /// matches carries readings whose payloads name the device.
     pub fn resolve<'a>(&self, topic: &'a str) -> ResolvedTopic<'a> {
         let (tenant, topic) = self.split_tenant(topic);
-        let (kind, device) = self
-            .patterns
-            .iter()
-            .find_map(|(kind, pattern)| pattern.matched(topic).map(|device| (*kind, device)))
-            .unwrap_or((TopicKind::Telemetry, None));
-        ResolvedTopic { kind, device, tenant }
+        let matched =
+            self.patterns.iter().find_map(|(kind, pattern)| pattern.matched(topic).map(|device| (*kind, device)));
+        let unmatched = matched.is_none().then_some(topic);
+        let (kind, device) = matched.unwrap_or((TopicKind::Telemetry, None));
+        ResolvedTopic { kind, device, tenant, unmatched }
     }
 
     /// The tenant of a topic, and the rest of the topic behind the tenant's prefix.

@@ -89,4 +89,6 @@ pub struct Sizes {
     pub clients: usize,
     /// Digests of readings that devices have beyond the twelve that each may have.
     pub extra_digests: usize,
+    /// Devices that said that they are offline.
+    pub offline: usize,
 }

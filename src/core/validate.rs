@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::num::IntErrorKind;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::core::json::{JsonNumber, JsonToken};
+use crate::core::formats::Maps;
+use crate::core::json::{JsonNumber, JsonToken, RefusedValue};
 use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
 use crate::core::timezone;
@@ -24,6 +26,8 @@ pub(super) const MAX_METRIC_BYTES: usize = 64;
 pub(super) struct ValidationRules {
     /// Topic patterns, compiled.
     pub topics: Topics,
+    /// Maps, compiled; `None` where there are none.
+    pub maps: Option<Arc<Maps>>,
     /// Zone of times that name none.
     pub timezone: Option<TimeZone>,
     allowed: HashSet<Box<str>>,
@@ -37,6 +41,8 @@ impl ValidationRules {
         let ranges = settings.metrics.values().map(|range| ValueRange { min: range.min, max: range.max }).collect();
         Self {
             topics: Topics::new(&settings.telemetry_topics, &settings.error_topics, &settings.tenants),
+            // The configuration refuses maps with faults; those of another version may not be understood any more.
+            maps: Maps::new(&settings.maps).ok().filter(|maps| !maps.is_empty()).map(Arc::new),
             timezone: timezone::find(&settings.timezone),
             allowed: settings.allowed_devices.iter().map(|id| id.as_str().into()).collect(),
             ranges,
@@ -113,9 +119,22 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, settings: &Settings) -> Result
         JsonToken::Number(number) => finite(number.to_f64(), number.text()),
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
         JsonToken::Text(text) => text_value(text, settings),
+        JsonToken::Computed(value) => finite(*value, "inf"),
+        JsonToken::Refused(refused) => Err(refused_value(refused)),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
         JsonToken::Null if defects::is(Defect::CountAbsentValues) => Ok(0.0),
         other => Err(ReadingProblem::WrongType { field: "value", found: other.kind(), wanted: "a number" }),
+    }
+}
+
+/// The problem of a value that a map cannot take.
+#[cold]
+fn refused_value<'m>(refused: &'m RefusedValue<'_>) -> ReadingProblem<'m> {
+    match refused {
+        RefusedValue::NameTwice(first, second) => ReadingProblem::NameTwice { first, second },
+        RefusedValue::UnknownAlias(alias) => ReadingProblem::UnknownAlias(*alias),
+        RefusedValue::Time(text) => ReadingProblem::InvalidTimestamp(text),
+        RefusedValue::Malformed(what) => ReadingProblem::MalformedPart(what),
     }
 }
 
@@ -194,6 +213,7 @@ pub(super) fn sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result
 /// Reads a `seq` field that is no plain integer.
 fn unusual_sequence_number<'m>(token: &JsonToken<'_>, largest: u64) -> Result<Option<u64>, ReadingProblem<'m>> {
     let seq = match token {
+        JsonToken::Counted(seq, _) => return Ok(Some(*seq)),
         JsonToken::Number(number) => whole_number(number.text()),
         none if none.is_none() => return Ok(None),
         JsonToken::Text(text) => whole_number(text.trim()),

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::core::formats::MapSettings;
+use crate::core::map_activity::MapActivity;
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
 use crate::core::replay_effects::ReplayEffect;
@@ -177,6 +179,19 @@ impl Pipeline {
     /// Ids of up to `limit` devices that `filter` selects, in order of id.
     pub async fn device_ids(&self, filter: DeviceFilter, limit: usize) -> Result<Vec<String>, Unavailable> {
         self.ask(move |operator| operator.select_ids(&filter, limit)).await
+    }
+
+    /// The maps, each with what became of its messages, in the order of the settings.
+    pub async fn maps(&self) -> Result<Vec<(MapSettings, MapActivity)>, Unavailable> {
+        let both = |operator: &Operator| {
+            operator.settings().maps.iter().cloned().zip(operator.map_activities().iter().cloned()).collect()
+        };
+        self.ask(both).await
+    }
+
+    /// What became of the messages of each map, in the order of the settings.
+    pub async fn map_activities(&self) -> Result<Vec<MapActivity>, Unavailable> {
+        self.ask(|operator| operator.map_activities().to_vec()).await
     }
 
     /// Whether each of these devices is known.

@@ -1,5 +1,6 @@
 //! The loop of the pipeline: reads the journal, processes it, takes checkpoints, answers questions.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::core::operator::Operator;
+use crate::core::rebirth::RebirthRequest;
 use crate::core::record::{self, InvalidRecord};
 use crate::defects::{self, Defect};
 use crate::log::{AppendError, Batch, Log, LogError, Reader, Records};
@@ -135,6 +137,15 @@ impl LoopProgress {
     }
 }
 
+/// Sends requests to edge nodes, as messages of weir. It must not wait.
+pub struct RebirthSender(pub Box<dyn Fn(RebirthRequest) + Send>);
+
+impl fmt::Debug for RebirthSender {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("RebirthSender")
+    }
+}
+
 /// The pipeline, ready to run on a thread or turn by turn.
 #[derive(Debug)]
 pub struct Runner {
@@ -156,9 +167,15 @@ pub struct Runner {
     pub(super) progress: LoopProgress,
     /// End of the journal as it was found at start: records below it are replayed.
     pub(super) recovered_end: u64,
+    pub(super) rebirths: Option<RebirthSender>,
 }
 
 impl Runner {
+    /// Sends requests to edge nodes with `sender`. Without one they are dropped.
+    pub fn with_rebirths(self, sender: RebirthSender) -> Self {
+        Self { rebirths: Some(sender), ..self }
+    }
+
     /// Runs until `stop` is requested, then takes a last checkpoint within `grace`.
     ///
     /// # Errors
@@ -279,6 +296,14 @@ impl Runner {
                     "a device has filled its share of the error log (errors.device_share): of its further errors one a minute \
                      is stored, the others are counted; look at what it sends"
                 );
+            }
+        }
+        for request in self.operator.take_rebirths() {
+            // What is processed again was asked for before.
+            if self.progress.caught_up
+                && let Some(RebirthSender(send)) = &self.rebirths
+            {
+                send(request);
             }
         }
         self.position = batch.end().0;

@@ -130,6 +130,7 @@ pub fn prepare(parts: PipelineResources) -> Result<(Runner, Pipeline), StartErro
         arrival_ms: None,
         limits: StateLimits::new(),
         recovered_end: parts.recovered_end.0,
+        rebirths: None,
     };
     Ok((runner, pipeline))
 }

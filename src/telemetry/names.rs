@@ -117,6 +117,8 @@ metrics! {
     MESSAGES Counter "weir_messages_total" "Messages processed by the pipeline since the journal began.";
     READINGS_RECEIVED Counter "weir_readings_received_total" "Readings decoded or rejected since the journal began.";
     READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
+    MAP_MESSAGES Counter "weir_map_messages_total" "Messages that maps took since the journal began; labels map, outcome (readings, status, ignored, malformed). Those on ignored topics count since the start.";
+    MAP_VALUES_IGNORED Counter "weir_map_values_ignored_total" "Values that maps left out on purpose since the journal began; labels map, reason.";
     READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
     VALUES_ABSENT Counter "weir_values_absent_total" "Values that devices said are absent (null, NaN, \"unavailable\") since the journal began: no readings, and no errors.";
     READINGS_ARRIVAL_TIME Counter "weir_readings_arrival_time_total" "Readings counted in a window whose event time is the arrival, since the journal began.";
@@ -133,6 +135,7 @@ metrics! {
     WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock minus the lowest watermark of devices with open windows.";
     EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock minus the newest event time accepted.";
     DEVICES Gauge "weir_devices" "Devices in the state.";
+    DEVICES_OFFLINE Gauge "weir_devices_offline" "Devices in the state that said that they are offline, by the status topics of maps.";
     DEVICES_LIMIT Gauge "weir_devices_limit" "Configured limits.devices.";
     DEVICES_EXPIRED Counter "weir_devices_expired_total" "Devices forgotten after state.device_ttl since the journal began.";
     DEVICES_FORGOTTEN Counter "weir_devices_forgotten_total" "Devices forgotten because an operator asked for it, since the journal began.";

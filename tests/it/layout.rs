@@ -33,6 +33,7 @@ const ORDER: &[&[&str]] = &[
 /// Files that may call the file system beside `disk`, and why.
 const FILE_SYSTEM: &[(&str, &str)] = &[
     ("config/load.rs", "reads the config file, which is no data of weir's"),
+    ("config/maps/files.rs", "reads the preset files of a person, which are no data of weir's"),
     ("tls/load.rs", "reads certificates and keys, which are no data of weir's"),
     ("tls/check.rs", "looks at the permissions of key files"),
     ("tls/file_stamps.rs", "looks whether certificate files have changed"),

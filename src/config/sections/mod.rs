@@ -111,6 +111,7 @@ impl Config {
             timezone: self.ingest.timezone.clone(),
             errors_in_proportion: true,
             error_share: self.errors.share(),
+            maps: self.ingest.maps_on().map(|map| map.settings.clone()).collect(),
             rules: Settings::RULES,
         }
     }

@@ -1,8 +1,10 @@
 //! `[ingest]`, `[validate]`, `[dedup]`, `[window]` and `[limits]`: how readings become windows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::units::{DAY_MS, MIB};
+use crate::config::maps::{KnownMap, MapState, PresetChoice, default_maps};
 use crate::core::settings::{MetricRange, SequenceBits, Settings, TimeSource, TimestampUnit, WatermarkScope};
 
 /// Which topics are journaled, and how their payloads are decoded.
@@ -24,6 +26,12 @@ pub struct IngestConfig {
     pub seq_bits: SequenceBits,
     /// Largest number of readings in one message.
     pub max_readings_per_message: usize,
+    /// Presets that are on.
+    pub presets: PresetChoice,
+    /// Directory of preset files.
+    pub map_files: Option<PathBuf>,
+    /// All maps that are known; those that are on, in the order in which they are asked.
+    pub maps: Vec<KnownMap>,
 }
 
 /// Which readings are accepted.
@@ -95,7 +103,17 @@ impl Default for IngestConfig {
             numeric_strings: settings.numeric_strings,
             seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,
+            presets: PresetChoice::Auto,
+            map_files: None,
+            maps: default_maps(),
         }
+    }
+}
+
+impl IngestConfig {
+    /// The maps that are on, in the order in which they are asked.
+    pub fn maps_on(&self) -> impl Iterator<Item = &KnownMap> {
+        self.maps.iter().filter(|map| map.state == MapState::On)
     }
 }
 

@@ -109,6 +109,17 @@ impl<'a> ElementFields<'a> {
         })
     }
 
+    /// An element with several metrics.
+    pub fn of_metrics(
+        device_id: JsonToken<'a>,
+        timestamp: JsonToken<'a>,
+        seq: JsonToken<'a>,
+        boot: JsonToken<'a>,
+        entries: std::ops::Range<usize>,
+    ) -> Self {
+        Self { device_id, timestamp, seq, boot, metrics: MetricsField::Entries(entries), ..Self::default() }
+    }
+
     /// Number of indexes that the element takes among the readings of its message: one per metric in the form with
     /// `metrics`, else one.
     pub fn indexes(&self, is_fault: bool) -> u32 {

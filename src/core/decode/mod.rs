@@ -12,6 +12,7 @@ use crate::core::settings::Settings;
 pub(super) use fields::{ElementFields, MetricEntry, MetricsField};
 pub(super) use malformed::MalformedMessage;
 pub(super) use text::RecoveredText;
+pub(super) use unpack::unpacked;
 
 /// How payloads are decoded.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +139,11 @@ impl<'a> DecodedMessage<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A message of these elements, whose `metrics` are among `entries`.
+    pub fn of_elements(elements: Vec<ElementFields<'a>>, entries: Vec<MetricEntry<'a>>) -> Self {
+        Self { elements: elements.into_iter().map(MessageElement::Object).collect(), entries, ..Self::default() }
     }
 
     /// The object, where the message is one.

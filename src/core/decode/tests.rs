@@ -338,6 +338,7 @@ fn scalar(token: &JsonToken<'_>) -> serde_json::Value {
         JsonToken::BareWord => "a bare word".into(),
         JsonToken::Array => serde_json::json!([]),
         JsonToken::Object => serde_json::json!({}),
+        of_map => of_map.kind().into(),
     }
 }
 

@@ -80,11 +80,20 @@ impl<'a> RecoveredText<'a> {
 
     /// Decodes the text.
     pub fn decode<'t>(&'t self, message: &mut DecodedMessage<'t>, rules: DecodeRules) -> Result<(), MalformedText> {
-        let malformed = message.decode_text(&self.text, rules);
-        malformed.map_err(|malformed| MalformedText {
+        message.decode_text(&self.text, rules).map_err(|malformed| self.malformed(malformed))
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Why the text cannot be read, told as far as it can be.
+    pub fn malformed(&self, malformed: MalformedMessage) -> MalformedText {
+        MalformedText {
             malformed: malformed.explained(&self.text, self.offset, self.is_substituted),
             packing: self.packing,
-        })
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Unpacks payloads that devices compressed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 
+use crate::core::decode::malformed::MalformedMessage;
 use crate::core::json::is_filler;
 
 /// A payload may unpack to this many times its own size, at least to [`SMALLEST_LIMIT_BYTES`], at most to
@@ -53,6 +55,15 @@ impl Packing {
         }
         let is_filled = rest.iter().all(|byte| is_filler(char::from(*byte)));
         if is_filled { Ok(unpacked) } else { Err(UnpackFailure::Damaged) }
+    }
+}
+
+/// The payload, unpacked if it is compressed. What begins like zlib and does not unpack is something else.
+pub(in crate::core) fn unpacked(payload: &[u8]) -> Result<Cow<'_, [u8]>, MalformedMessage> {
+    match Packing::of(payload).map(|packing| (packing, packing.unpack(payload))) {
+        None | Some((Packing::Zlib, Err(_))) => Ok(Cow::Borrowed(payload)),
+        Some((_, Ok(unpacked))) => Ok(Cow::Owned(unpacked)),
+        Some((packing, Err(failure))) => Err(MalformedMessage::Packed(packing, failure)),
     }
 }
 

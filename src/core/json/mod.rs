@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 pub(super) use number::JsonNumber;
 
+use crate::core::settings::SequenceBits;
+
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 8;
 
@@ -58,6 +60,27 @@ pub(super) enum JsonToken<'a> {
     Array,
     /// An object.
     Object,
+    /// A number that a map made.
+    Computed(f64),
+    /// A time that a map read, Unix milliseconds.
+    UnixMs(i64),
+    /// A number that a map read of a counter of this width.
+    Counted(u64, SequenceBits),
+    /// What a map found and cannot take.
+    Refused(Box<RefusedValue<'a>>),
+}
+
+/// What a map found in the place of a value or a time, and cannot take.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum RefusedValue<'a> {
+    /// Two keys, the earlier first, become the same metric.
+    NameTwice(Cow<'a, str>, Cow<'a, str>),
+    /// No birth defines this alias.
+    UnknownAlias(u64),
+    /// The text is no time.
+    Time(Cow<'a, str>),
+    /// A part of the message that cannot be read; the sentence.
+    Malformed(Cow<'a, str>),
 }
 
 impl JsonToken<'_> {
@@ -67,11 +90,12 @@ impl JsonToken<'_> {
             JsonToken::Absent => "nothing",
             JsonToken::Null => "null",
             JsonToken::Bool(_) => "a boolean",
-            JsonToken::Number(_) => "a number",
+            JsonToken::Number(_) | JsonToken::Computed(_) | JsonToken::UnixMs(_) | JsonToken::Counted(..) => "a number",
             JsonToken::Text(_) => "a string",
             JsonToken::BareWord => "a bare word such as NaN",
             JsonToken::Array => "an array",
             JsonToken::Object => "an object",
+            JsonToken::Refused(_) => "something that the map cannot take",
         }
     }
 

@@ -6,6 +6,7 @@ mod conformance;
 mod error_share;
 mod events;
 mod idleness;
+mod maps;
 mod model;
 mod model_numbers;
 mod own_device;

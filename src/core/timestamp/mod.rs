@@ -114,7 +114,13 @@ fn states_none(token: &JsonToken<'_>) -> bool {
             let text = text.trim();
             is_absent_text(text) || is_date_of_zeros(text) || text.parse().is_ok_and(is_no_time)
         }
-        JsonToken::Bool(_) | JsonToken::Array | JsonToken::Object => false,
+        JsonToken::Bool(_)
+        | JsonToken::Array
+        | JsonToken::Object
+        | JsonToken::Computed(_)
+        | JsonToken::UnixMs(_)
+        | JsonToken::Counted(..)
+        | JsonToken::Refused(_) => false,
     }
 }
 

@@ -62,6 +62,12 @@ struct DeviceBody {
     retained_repeats: u64,
     errors_not_stored: u64,
     metric_count: usize,
+    /// Whether the device says that it is online; `null` where nothing says so.
+    online: Option<bool>,
+    /// Since when.
+    online_since: Option<i64>,
+    /// Topic of the message that said so.
+    online_topic: Option<Box<str>>,
 }
 
 /// What is known of the clock of a device.
@@ -118,6 +124,9 @@ impl From<DeviceSummary> for DeviceBody {
             retained_repeats: device.retained_repeats,
             errors_not_stored: device.errors_not_stored,
             metric_count: device.metrics,
+            online: device.liveness.as_ref().map(|liveness| liveness.online),
+            online_since: device.liveness.as_ref().map(|liveness| liveness.since_ms),
+            online_topic: device.liveness.map(|liveness| liveness.topic),
         }
     }
 }

@@ -1,10 +1,15 @@
 //! `/metrics`: weir's own metrics.
 
+use std::time::Duration;
+
 use axum::extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, gauge};
+use tokio::time::timeout;
 
+use crate::core::formats::Ignored;
+use crate::core::map_activity::MapOutcome;
 use crate::core::reason::Reason;
 use crate::core::totals::Totals;
 use crate::http::exposition::CONTENT_TYPE;
@@ -17,6 +22,7 @@ use crate::telemetry::process;
 
 pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Response {
     refresh(&state);
+    maps(&state).await;
     let cpu_time = process::record();
     let page = state.resources.metrics.render() + &cpu_time;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
@@ -46,6 +52,28 @@ fn refresh(state: &ApiShared) {
     totals(&status.totals);
     pipeline(state, &status);
     checkpoints(state, &status);
+}
+
+/// Time that the page waits for the pipeline. One that stands still must not hide the other metrics.
+const MAPS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sets the counts of maps.
+async fn maps(state: &ApiShared) {
+    let Ok(Ok(activities)) = timeout(MAPS_PATIENCE, state.resources.pipeline.map_activities()).await else { return };
+    let on_topics =
+        state.resources.mqtt_admission.as_ref().map(|admission| admission.ignored_by_maps()).unwrap_or_default();
+    for activity in &activities {
+        let on_topics: u64 = on_topics.iter().filter(|(map, _)| *map == activity.name).map(|(_, count)| count).sum();
+        for (outcome, count) in MapOutcome::ALL.into_iter().zip(activity.messages) {
+            let count = if outcome == MapOutcome::Ignored { count + on_topics } else { count };
+            counter!(names::MAP_MESSAGES, "map" => activity.name.clone(), "outcome" => outcome.as_str())
+                .absolute(count);
+        }
+        for (reason, count) in Ignored::ALL.into_iter().zip(activity.ignored).filter(|(_, count)| *count > 0) {
+            counter!(names::MAP_VALUES_IGNORED, "map" => activity.name.clone(), "reason" => reason.as_str())
+                .absolute(count);
+        }
+    }
 }
 
 fn mqtt(state: &ApiShared) {
@@ -129,6 +157,7 @@ fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     gauge!(names::BACKLOG_WINDOWS).set(status.sizes.backlog_windows as f64);
     gauge!(names::BACKLOG_DEVICES).set(status.sizes.backlog_devices as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
+    gauge!(names::DEVICES_OFFLINE).set(status.sizes.offline as f64);
     gauge!(names::DEVICES_LIMIT).set(state.resources.config.limits.devices as f64);
     gauge!(names::SERIES).set(status.sizes.series as f64);
     gauge!(names::SEQUENCE_DIGESTS_EXTRA).set(status.sizes.extra_digests as f64);

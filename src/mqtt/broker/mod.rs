@@ -4,6 +4,7 @@
 //! a session queues and sends is `session`'s.
 
 mod accounts;
+pub(super) mod ignored;
 pub(super) mod meters;
 mod missed;
 mod restrict;

@@ -8,7 +8,9 @@ use super::rate::RateLimits;
 use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, MqttConfig};
+use crate::core::formats::{MapSettings, Maps};
 use crate::mqtt::broker::Broker;
+use crate::mqtt::broker::ignored::IgnoredByMaps;
 use crate::mqtt::broker::meters::MqttMeters;
 use crate::mqtt::broker::unmatched::{UnmatchedTopicList, UnmatchedTopicUsage, UnmatchedTopics};
 use crate::mqtt::session::timeline::Timeline;
@@ -28,6 +30,8 @@ pub(crate) struct BrokerContext {
     pub meters: Arc<MqttMeters>,
     /// Topics that are no ingest topics.
     pub unmatched: UnmatchedTopics,
+    /// Publishes on topics that maps ignore.
+    pub ignored: IgnoredByMaps,
     suggestions: TopicSuggestions,
     pub rates: RateLimits,
     pub access: Arc<Access>,
@@ -45,6 +49,7 @@ impl BrokerContext {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let meters = Arc::new(MqttMeters::default());
+        let maps: Vec<MapSettings> = ingest.maps_on().map(|map| map.settings.clone()).collect();
         let patterns = ingest.telemetry_topics.iter().chain(&ingest.error_topics).cloned();
         let timeline = Timeline::new(clock);
         let broker = Broker::new(config, Arc::clone(&meters), timeline.clone());
@@ -52,7 +57,10 @@ impl BrokerContext {
             config: config.clone(),
             broker: Arc::new(broker.with_tenants(access.policy().tenants.clone())),
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
-            ingest: IngestTopics::new(patterns, access.policy().tenants.clone()),
+            ingest: IngestTopics::new(patterns, access.policy().tenants.clone())
+                // The configuration refuses maps with faults.
+                .with_maps(Arc::new(Maps::new(&maps).unwrap_or_default())),
+            ignored: IgnoredByMaps::new(maps.into_iter().map(|map| map.name)),
             meters,
             unmatched: UnmatchedTopics::default(),
             suggestions: TopicSuggestions::new(ingest, access.policy().tenants.clone()),

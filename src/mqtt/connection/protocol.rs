@@ -220,7 +220,7 @@ impl Protocol {
 
     /// Notes the publishes of this read on topics that are no ingest topics.
     pub fn end_read(&mut self, context: &impl ProtocolContext) {
-        self.topic.unmatched.note(context);
+        self.topic.end_read(context);
     }
 
     /// Begins a new append. Its first publish record states its origin (client, topic, own device, user): a record can refer
@@ -364,7 +364,7 @@ impl Protocol {
                 publish.retain && self.may_repeat && context.is_retained(self.topic.topic(), publish.payload);
             self.journal(&publish, is_repeat, records);
         } else {
-            self.received.unmatched += u64::from(!self.topic.subscribers);
+            self.received.unmatched += u64::from(!self.topic.subscribers && !self.topic.is_ignored());
             self.topic.count_unmatched(publish.payload, context);
         }
         if !self.topic.subscribers && !publish.retain {

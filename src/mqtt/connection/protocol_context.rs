@@ -9,6 +9,10 @@ use crate::mqtt::wire::close::CloseReason;
 pub(crate) trait ProtocolContext {
     /// Whether publishes on `topic` are journaled.
     fn is_ingest(&self, topic: &str) -> bool;
+    /// Index of the map that says that messages on `topic`, which is no ingest topic, carry nothing that counts.
+    fn ignoring_map(&self, topic: &str) -> Option<u16>;
+    /// Whether only weir may publish on `topic`.
+    fn is_reserved(&self, topic: &str) -> bool;
     /// Decides whether the access rules let the client publish on `topic`.
     ///
     /// # Errors
@@ -24,6 +28,8 @@ pub(crate) trait ProtocolContext {
     fn note_denied(&self, topic: &str);
     /// Notes publishes on topics that are no ingest topics.
     fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>);
+    /// Notes this number of publishes on topics that the map with this index ignores.
+    fn note_ignored(&self, map: u16, count: u64);
     /// Whether `topic` has no more levels than `mqtt.max_topic_levels` allows.
     fn allows_levels(&self, topic: &str) -> bool;
     /// Version of the subscriptions and access rules. It changes whenever an answer of `has_subscribers` or

@@ -39,6 +39,12 @@ impl ProtocolContext for SessionContext<'_> {
     fn is_ingest(&self, topic: &str) -> bool {
         self.shared.ingest.contains(topic)
     }
+    fn ignoring_map(&self, topic: &str) -> Option<u16> {
+        self.shared.ingest.ignoring_map(topic)
+    }
+    fn is_reserved(&self, topic: &str) -> bool {
+        self.shared.ingest.are_closed_to(topic)
+    }
     fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;
         Ok(decide_publish(&state.permissions, topic, &self.shared.ingest))
@@ -52,6 +58,9 @@ impl ProtocolContext for SessionContext<'_> {
     }
     fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>) {
         self.shared.unmatched.note(runs, &self.session.client_id, self.shared.now());
+    }
+    fn note_ignored(&self, map: u16, count: u64) {
+        self.shared.ignored.note(map, count);
     }
     #[inline]
     fn subscriptions_version(&self) -> u64 {

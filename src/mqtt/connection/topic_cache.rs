@@ -28,6 +28,10 @@ pub(crate) struct TopicCache {
     version: Option<u64>,
     /// Whether publishes on the topic are journaled.
     pub ingest: bool,
+    /// The map that says that publishes on the topic carry nothing that counts.
+    ignoring_map: Option<u16>,
+    /// Publishes on the topic, which a map ignores, that are not noted yet.
+    ignored: u64,
     /// Reason why this client may not publish on the topic; `None`: it may.
     pub refused: Option<PublishRefusal>,
     /// The only device that the client may speak for on the topic; `None`: the topic names the device, or the client
@@ -68,9 +72,11 @@ impl TopicCache {
             if !topic::is_valid_name(name) || !context.allows_levels(name) {
                 return Err(CloseReason::TopicName);
             }
+            self.note_ignored(context);
             self.topic.clear();
             self.topic.push_str(name);
             self.ingest = context.is_ingest(name);
+            self.ignoring_map = if self.ingest { None } else { context.ignoring_map(name) };
             self.unmatched_place = None;
             self.refused = None;
             self.encoded = false;
@@ -83,7 +89,7 @@ impl TopicCache {
     }
 
     fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), CloseReason> {
-        let (refused, own_device) = if topic::is_reserved(&self.topic) {
+        let (refused, own_device) = if context.is_reserved(&self.topic) {
             (Some(PublishRefusal::Reserved), None)
         } else {
             match context.decide_publish(&self.topic)? {
@@ -101,9 +107,34 @@ impl TopicCache {
         Ok(())
     }
 
+    /// Whether a map says that publishes on the topic carry nothing that counts.
+    pub fn is_ignored(&self) -> bool {
+        self.ignoring_map.is_some()
+    }
+
+    /// Notes the publishes on topics that are no ingest topics.
+    #[inline]
+    pub fn end_read(&mut self, context: &impl ProtocolContext) {
+        self.unmatched.note(context);
+        self.note_ignored(context);
+    }
+
+    #[inline]
+    fn note_ignored(&mut self, context: &impl ProtocolContext) {
+        if self.ignored > 0
+            && let Some(map) = self.ignoring_map
+        {
+            context.note_ignored(map, std::mem::take(&mut self.ignored));
+        }
+    }
+
     /// Counts a publish on the topic, which is no ingest topic.
     #[inline]
     pub fn count_unmatched(&mut self, payload: &[u8], context: &impl ProtocolContext) {
+        if self.is_ignored() {
+            self.ignored += 1;
+            return;
+        }
         if self.unmatched_place.is_none() {
             self.unmatched_place = self.unmatched.place(&self.topic, context);
         }

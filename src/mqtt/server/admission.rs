@@ -227,6 +227,11 @@ impl AdmissionControl {
         self.0.shared.unmatched_topics(all, most)
     }
 
+    /// Publishes on topics that maps ignore, by name of the map, since the start.
+    pub fn ignored_by_maps(&self) -> Vec<(String, u64)> {
+        self.0.shared.ignored.counts().map(|(map, count)| (map.to_owned(), count)).collect()
+    }
+
     /// Number of topics that are kept for [`Self::unmatched_topics`], and number of those that gave way to others.
     pub fn unmatched_counts(&self) -> (usize, u64) {
         self.0.shared.unmatched.counts()

@@ -1,6 +1,9 @@
 //! Topic names and topic filters, MQTT 5.0 section 4.7.
 
+use std::sync::Arc;
+
 use crate::config::Tenants;
+use crate::core::formats::{MapRole, Maps};
 
 /// Levels of a topic name or filter at most: the depth of the subscription trie. A filter of 64 KiB slashes would
 /// otherwise cost megabytes.
@@ -123,13 +126,19 @@ pub(crate) fn matches(filter: &str, topic: &str) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IngestTopics {
     patterns: Vec<String>,
+    maps: Arc<Maps>,
     tenants: Tenants,
 }
 
 impl IngestTopics {
     /// `patterns` are topic filters.
     pub fn new(patterns: impl IntoIterator<Item = String>, tenants: Tenants) -> Self {
-        Self { patterns: patterns.into_iter().collect(), tenants }
+        Self { patterns: patterns.into_iter().collect(), maps: Arc::default(), tenants }
+    }
+
+    /// These topics, and those that `maps` take.
+    pub fn with_maps(self, maps: Arc<Maps>) -> Self {
+        Self { maps, ..self }
     }
 
     /// The part of `topic` behind the prefix of its tenant: the whole topic, if it is of none.
@@ -141,13 +150,38 @@ impl IngestTopics {
     /// Whether publishes on `topic` are journaled.
     pub fn contains(&self, topic: &str) -> bool {
         let topic = self.rest(topic);
+        self.is_native(topic) || self.maps.find(topic).is_some_and(|found| found.role != MapRole::Ignore)
+    }
+
+    /// The map that says that messages on `topic`, which is no ingest topic, carry nothing that counts: its index.
+    pub fn ignoring_map(&self, topic: &str) -> Option<u16> {
+        let topic = self.rest(topic);
+        self.maps
+            .find(topic)
+            .filter(|found| found.role == MapRole::Ignore && !self.is_native(topic))
+            .map(|found| found.map)
+    }
+
+    fn is_native(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| matches(pattern, topic))
     }
 
-    /// Whether every ingest pattern that matches `topic` names the device.
+    /// Whether every ingest pattern that matches `topic` names the device. A map takes the device from where its template
+    /// says, which need not be the topic.
     pub fn name_device(&self, topic: &str) -> bool {
-        let topic = self.rest(topic);
-        self.patterns.iter().filter(|pattern| matches(pattern, topic)).all(|pattern| pattern.contains('+'))
+        let rest = self.rest(topic);
+        let mut native = self.patterns.iter().filter(|pattern| matches(pattern, rest)).peekable();
+        match native.peek() {
+            Some(_) => native.all(|pattern| pattern.contains('+')),
+            None => !self.contains(topic),
+        }
+    }
+
+    /// Whether only weir may publish on `topic`. Topics that begin with `$` are open where a map takes them.
+    pub fn are_closed_to(&self, topic: &str) -> bool {
+        let is_open =
+            topic.starts_with('$') && !topic.starts_with("$SYS/") && self.maps.find(self.rest(topic)).is_some();
+        is_reserved(topic) && !is_open
     }
 }
 

@@ -60,6 +60,41 @@ fn websocket() {
     replay("websocket", fuzz_entry::websocket);
 }
 
+#[test]
+fn map_json() {
+    replay("map_json", fuzz_entry::map_json);
+}
+
+#[test]
+fn map_scalar() {
+    replay("map_scalar", fuzz_entry::map_scalar);
+}
+
+#[test]
+fn map_line() {
+    replay("map_line", fuzz_entry::map_line);
+}
+
+#[test]
+fn map_senml() {
+    replay("map_senml", fuzz_entry::map_senml);
+}
+
+#[test]
+fn map_senml_cbor() {
+    replay("map_senml_cbor", fuzz_entry::map_senml_cbor);
+}
+
+#[test]
+fn map_sparkplug_b() {
+    replay("map_sparkplug_b", fuzz_entry::map_sparkplug_b);
+}
+
+#[test]
+fn map_ruuvi() {
+    replay("map_ruuvi", fuzz_entry::map_ruuvi);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -67,6 +102,13 @@ proptest! {
     fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
         fuzz_entry::mqtt(&data);
         fuzz_entry::payload(&data);
+        fuzz_entry::map_json(&data);
+        fuzz_entry::map_scalar(&data);
+        fuzz_entry::map_line(&data);
+        fuzz_entry::map_senml(&data);
+        fuzz_entry::map_senml_cbor(&data);
+        fuzz_entry::map_sparkplug_b(&data);
+        fuzz_entry::map_ruuvi(&data);
         fuzz_entry::log(&data);
         fuzz_entry::savepoint(&data);
         fuzz_entry::http(&data);

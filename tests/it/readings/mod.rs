@@ -6,6 +6,7 @@ mod backlog;
 mod clocks;
 mod error_share;
 mod field;
+mod maps;
 mod payloads;
 mod proportion;
 mod reasons;

@@ -1,6 +1,6 @@
 //! Tests of the protocol: bytes go in; bytes, records and events come out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ struct Stub {
     /// Number of changes of `decisions`.
     changes: u64,
     noted: RefCell<Vec<String>>,
+    ignored: Cell<(u16, u64)>,
 }
 
 impl ProtocolContext for Stub {
@@ -36,6 +37,15 @@ impl ProtocolContext for Stub {
     }
     fn is_ingest(&self, topic: &str) -> bool {
         topic::matches("devices/+/telemetry", topic)
+    }
+    fn ignoring_map(&self, topic: &str) -> Option<u16> {
+        topic.starts_with("ignored/").then_some(0)
+    }
+    fn is_reserved(&self, topic: &str) -> bool {
+        topic::is_reserved(topic)
+    }
+    fn note_ignored(&self, map: u16, count: u64) {
+        self.ignored.set((map, count));
     }
     fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
         let found = self.decisions.iter().find(|(name, _)| *name == topic);

@@ -7,7 +7,7 @@ use weir::core::settings::Settings;
 
 /// Checks that results can be shown and stored.
 #[derive(Default)]
-struct Count {
+pub(super) struct Count {
     json: Vec<u8>,
     /// The last entry that is complete.
     first: (u64, Vec<u8>),
@@ -52,25 +52,30 @@ fn payload_under(settings: Settings, data: &[u8]) {
     let mut records = Vec::new();
     for (topic, retain) in [("devices/d/telemetry", false), ("devices/d/errors", false), ("devices/d/telemetry", true)]
     {
-        let publish = PublishRecord {
-            client_id: "c",
-            topic,
-            own_device: None,
-            user: None,
-            packet_id: 1,
-            qos: 1,
-            dup: false,
-            retain,
-            repeats_retained: retain,
-            payload: data,
-        };
-        let mut bytes = Vec::new();
-        record::encode_publish(&publish, false, &mut bytes);
-        records.push(bytes);
+        records.push(publish(topic, retain, data));
     }
     for (lsn, arrival_ms) in [(0, ARRIVAL_MS), (3, ARRIVAL_MS + 60_000), (6, ARRIVAL_MS + 600_000)] {
         let applied = operator.apply(lsn, arrival_ms, records.iter().map(Vec::as_slice), &mut out);
         applied.expect("records of this format are applied whatever their payload is");
     }
     assert_eq!(operator.totals().unaccounted(), 0, "every reading has one outcome");
+}
+
+/// The record of a publish.
+pub(super) fn publish(topic: &str, retain: bool, payload: &[u8]) -> Vec<u8> {
+    let publish = PublishRecord {
+        client_id: "c",
+        topic,
+        own_device: None,
+        user: None,
+        packet_id: 1,
+        qos: 1,
+        dup: false,
+        retain,
+        repeats_retained: retain,
+        payload,
+    };
+    let mut bytes = Vec::new();
+    record::encode_publish(&publish, false, &mut bytes);
+    bytes
 }

@@ -1,0 +1,176 @@
+//! `weir maps test`: what maps make of the messages of a file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use serde_json::{Map, Value};
+
+use weir::clock::{Clock as _, SystemClock};
+use weir::config::Config;
+use weir::core::formats::{MapMemory, MapRole, MapSettings, Maps};
+
+use super::message::TrialMessage;
+use super::outcome::TrialOutcome;
+use crate::exit;
+
+/// Longest line of a file, as long as the longest MQTT packet.
+const MAX_LINE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Counts of a finished trial.
+#[derive(Debug, Default)]
+struct TrialSummary {
+    messages: usize,
+    readings: usize,
+    errors: usize,
+    differ: usize,
+}
+
+/// Maps with what they remember of the messages before.
+struct MapSet {
+    /// The map that lines have named, if they have named one.
+    only: Option<String>,
+    /// The options of these lines.
+    options: Map<String, Value>,
+    settings: Vec<MapSettings>,
+    maps: Maps,
+    memory: MapMemory,
+}
+
+/// The maps on which the messages of a file are tried.
+struct MapTrial<'a> {
+    config: &'a Config,
+    /// The map that takes all messages, whatever their topic selects.
+    only: Option<&'a str>,
+    /// Sets of maps that lines have asked for, with the options of these lines.
+    sets: Vec<MapSet>,
+    summary: TrialSummary,
+}
+
+/// Prints what maps make of the messages of a file, and what differs from what is expected.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn run(file: &Path, only: Option<&str>, config: &Config) -> anyhow::Result<ExitCode> {
+    let mut trial = MapTrial { config, only, sets: Vec::new(), summary: TrialSummary::default() };
+    let mut reader: Box<dyn BufRead> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
+    };
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE_BYTES).read_line(&mut line);
+        if read.with_context(|| format!("{}, line {number}", file.display()))? == 0 {
+            break;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Err(error) = trial.line(number, &line) {
+            eprintln!("weir: {}, line {number}: {}", file.display(), exit::sentence_of(&error));
+            return Ok(ExitCode::from(exit::DATA));
+        }
+    }
+    let TrialSummary { messages, readings, errors, differ } = trial.summary;
+    println!("{messages} messages, {readings} readings, {errors} errors, {differ} differ from what is expected");
+    Ok(ExitCode::from(if differ > 0 { exit::FAILURE } else { 0 }))
+}
+
+impl MapTrial<'_> {
+    fn line(&mut self, number: usize, line: &str) -> anyhow::Result<()> {
+        let message = TrialMessage::read(line)?;
+        let payload = message.payload()?;
+        let set = self.set(&message)?;
+        let arrival_ms = SystemClock.now_ms();
+        let found = set.maps.find(&message.topic);
+        let name = found.and_then(|found| set.settings.get(usize::from(found.map))).map(|map| map.name.clone());
+        let outcome = match found {
+            None => TrialOutcome::default(),
+            Some(found) if found.role == MapRole::Ignore => TrialOutcome::ignored_topic(),
+            Some(found) => {
+                TrialOutcome::new(set.maps.map(found, &message.topic, &payload, arrival_ms, &mut set.memory))
+            }
+        };
+        let differences = outcome.differences(&message, arrival_ms);
+        self.summary.messages += 1;
+        self.summary.readings += outcome.readings.len();
+        self.summary.errors += outcome.errors();
+        self.summary.differ += usize::from(!differences.is_empty());
+        let is_native = self.config.ingest.telemetry_topics.iter().any(|pattern| is_native(pattern, &message.topic));
+        let taken = match name {
+            _ if is_native && message.map.is_none() => {
+                "no map is asked, the topic is one of ingest.telemetry_topics".into()
+            }
+            Some(name) => format!("map {name}"),
+            None => "no map takes this topic".to_owned(),
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{number}: {}: {taken}", one_line(&message.topic))?;
+        for line in outcome.lines().iter().chain(&differences) {
+            writeln!(out, "  {}", one_line(line))?;
+        }
+        Ok(())
+    }
+
+    /// The maps for a message: those that are on, or the one that the line or the command names, with the options of the line.
+    fn set(&mut self, message: &TrialMessage) -> anyhow::Result<&mut MapSet> {
+        let only = message.map.clone().or_else(|| self.only.map(str::to_owned));
+        let is_wanted = |set: &MapSet| set.only == only && set.options == message.options;
+        let index = match self.sets.iter().position(is_wanted) {
+            Some(index) => index,
+            None => {
+                let set = self.new_set(only, &message.topic, &message.options)?;
+                self.sets.push(set);
+                self.sets.len() - 1
+            }
+        };
+        self.sets.get_mut(index).context("a set of maps")
+    }
+
+    fn new_set(&self, only: Option<String>, topic: &str, options: &Map<String, Value>) -> anyhow::Result<MapSet> {
+        let known = &self.config.ingest.maps;
+        let mut settings: Vec<MapSettings> = match &only {
+            Some(name) => {
+                let map = known.iter().find(|map| map.settings.name == *name);
+                vec![map.with_context(|| format!("there is no map {name:?}; `weir maps` lists them"))?.settings.clone()]
+            }
+            None => self.config.ingest.maps_on().map(|map| map.settings.clone()).collect(),
+        };
+        if !options.is_empty() {
+            let found = compiled(&settings)?.find(topic).context("no map takes the topic, so options have no map")?;
+            let map = settings.get_mut(usize::from(found.map)).context("the map of a topic")?;
+            *map = with_options(map, options)?;
+        }
+        let maps = compiled(&settings)?;
+        Ok(MapSet { only, options: options.clone(), settings, maps, memory: MapMemory::default() })
+    }
+}
+
+fn compiled(settings: &[MapSettings]) -> anyhow::Result<Maps> {
+    Maps::new(settings).map_err(|faults| {
+        let fault = faults.first().map(|fault| format!("{}: {}", fault.key, fault.message));
+        anyhow!("the maps have faults: {}", fault.unwrap_or_default())
+    })
+}
+
+/// Whether a pattern of `ingest.telemetry_topics` takes a topic.
+fn is_native(pattern: &str, topic: &str) -> bool {
+    let (pattern, topic): (Vec<&str>, Vec<&str>) = (pattern.split('/').collect(), topic.split('/').collect());
+    pattern.len() == topic.len() && pattern.iter().zip(topic).all(|(level, found)| *level == "+" || *level == found)
+}
+
+/// A map with other values for some keys.
+fn with_options(map: &MapSettings, options: &Map<String, Value>) -> anyhow::Result<MapSettings> {
+    let Value::Object(mut keys) = serde_json::to_value(map)? else { bail!("a map is an object") };
+    keys.extend(options.clone());
+    serde_json::from_value(Value::Object(keys)).context("options are no keys of a map")
+}
+
+/// The text with control characters escaped: it comes from messages.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}

@@ -1,0 +1,147 @@
+//! Maps: what devices publish, turned into readings by declaration.
+//!
+//! A map takes the messages of some topics (`pattern`), decodes their payload (`document`, and the decoders of other formats), picks
+//! elements, device, time and number (`path`, `template`), and gives values under metric names (`mapped`). All of it is a function of
+//! the message, its arrival, and for Sparkplug B of the births before it.
+
+mod cbor;
+mod compiled;
+mod document;
+mod from_document;
+mod from_samples;
+mod glob;
+mod line;
+mod mapped;
+mod memory;
+mod names;
+mod path;
+mod pattern;
+mod pattern_trie;
+mod payload;
+mod protobuf;
+mod reading;
+mod rejection;
+mod ruuvi;
+mod sample;
+mod senml;
+mod settings;
+mod sparkplug;
+mod status;
+mod template;
+mod times;
+mod units;
+mod values;
+
+pub use mapped::{
+    Ignored, MAX_MAPS, MAX_PATTERNS, MapFault, MapRole, MappedElement, MappedMessage, MappedReading, MappedStatus,
+    MappedTime, MappedValue,
+};
+pub use memory::MapMemory;
+pub(in crate::core) use sample::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
+pub use settings::{
+    Conversion, EmptyPayload, MapSettings, OtherText, PayloadFormat, RetainedRepeats, StatusSettings, TimeUnit,
+};
+
+use compiled::CompiledMap;
+use pattern_trie::PatternTrie;
+
+/// The maps, compiled.
+#[derive(Debug, Default)]
+pub struct Maps {
+    maps: Vec<CompiledMap>,
+    trie: PatternTrie,
+}
+
+/// A map that takes a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapMatch {
+    /// Index of the map among the settings.
+    pub map: u16,
+    /// What the topic says.
+    pub role: MapRole,
+    /// Index of the pattern among those of its role.
+    pub pattern: u16,
+}
+
+/// Why a message of a map gives nothing at all. `Display` is the sentence of the error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapProblem {
+    /// The payload cannot be read; what is wrong and where.
+    Malformed(String),
+}
+
+impl Maps {
+    /// Compiles maps.
+    ///
+    /// # Errors
+    /// All faults of the settings.
+    pub fn new(settings: &[MapSettings]) -> Result<Self, Vec<MapFault>> {
+        let mut faults = Vec::new();
+        if settings.len() > MAX_MAPS {
+            let message = format!("there are {} maps, and at most {MAX_MAPS} are allowed", settings.len());
+            faults.push(MapFault { map: MAX_MAPS, key: "name".into(), message });
+        }
+        let mut maps = Vec::with_capacity(settings.len());
+        let mut trie = PatternTrie::default();
+        for (map, settings_of_map) in (0_u16..).zip(settings.iter().take(MAX_MAPS)) {
+            let compiled = CompiledMap::new(usize::from(map), settings_of_map, &mut faults);
+            for (role, pattern, levels) in compiled.patterns() {
+                if let Err(other) = trie.add(levels, MapMatch { map, role, pattern }) {
+                    faults.push(same_topics(settings, map, role, pattern, other));
+                }
+            }
+            maps.push(compiled);
+        }
+        if faults.is_empty() { Ok(Self { maps, trie }) } else { Err(faults) }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.maps.is_empty()
+    }
+
+    /// The map that takes the messages of `topic`.
+    pub fn find(&self, topic: &str) -> Option<MapMatch> {
+        self.trie.find(topic)
+    }
+
+    /// What a message of `topic`, which `found` takes, gives. `arrival_ms` is when it first arrived.
+    ///
+    /// # Errors
+    /// A payload that cannot be read.
+    pub fn map<'a>(
+        &'a self,
+        found: MapMatch,
+        topic: &'a str,
+        payload: &'a [u8],
+        arrival_ms: i64,
+        memory: &mut MapMemory,
+    ) -> Result<MappedMessage<'a>, MapProblem> {
+        match self.maps.get(usize::from(found.map)) {
+            Some(map) => map.map(found, topic, payload, arrival_ms, memory).map_err(MapProblem::Malformed),
+            None => Ok(MappedMessage::default()),
+        }
+    }
+}
+
+/// The fault of a pattern that matches the same topics as one of another map, equally well.
+fn same_topics(settings: &[MapSettings], map: u16, role: MapRole, pattern: u16, other: u16) -> MapFault {
+    let settings_of = |map: u16| settings.get(usize::from(map));
+    let name = settings_of(other).map_or("", |settings| &settings.name);
+    let patterns = settings_of(map).map_or(&[][..], |settings| match role {
+        MapRole::Readings => &settings.topics,
+        MapRole::Status => settings.status.as_ref().map_or(&[], |status| &status.topics),
+        MapRole::Ignore => &settings.ignore,
+    });
+    let pattern = patterns.get(usize::from(pattern)).map_or("", String::as_str);
+    MapFault {
+        map: usize::from(map),
+        key: if role == MapRole::Status { "status.topics" } else { "topics" }.into(),
+        message: format!(
+            "{pattern:?} matches the same topics as a pattern of the map {name:?}, equally well; change one"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! One value with its key becomes a reading.
+
+use std::borrow::Cow;
+
+use super::compiled::CompiledMap;
+use super::document::{MapDocument, shared};
+use super::glob::any_matches;
+use super::mapped::{Ignored, MappedMessage, MappedReading};
+use super::names::{AlteredKey, is_metric_name, metric_name};
+use super::pattern::Captures;
+use super::sample::Sample;
+use super::template::TemplateInput;
+use super::values::FoundValue;
+
+/// What a message gives while it is read.
+#[derive(Debug, Default)]
+pub(super) struct MessageBuilder<'a> {
+    pub message: MappedMessage<'a>,
+    /// Keys that are not the metrics of their readings.
+    pub altered: Vec<AlteredKey<'a>>,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValuePlace<'d, 'a> {
+    pub captures: &'d Captures<'a>,
+    /// The document, and the index of the element.
+    pub document: Option<(&'d MapDocument<'a>, u32)>,
+    pub sample: Option<&'d Sample<'a>>,
+}
+
+impl<'d, 'a> ValuePlace<'d, 'a> {
+    /// What templates are filled from.
+    pub fn input(self, key: &'d Cow<'a, str>) -> TemplateInput<'d, 'a> {
+        TemplateInput { captures: self.captures, document: self.document, sample: self.sample, key }
+    }
+}
+
+impl CompiledMap {
+    /// The reading of a value. `at` are the indexes that element and reading are to have. `key` is a text that lives long
+    /// enough; it is asked for only where there is a reading.
+    pub(super) fn reading<'a>(
+        &'a self,
+        builder: &mut MessageBuilder<'a>,
+        at: (u32, u32),
+        place: ValuePlace<'_, 'a>,
+        key: &str,
+        owned_key: impl FnOnce() -> Cow<'a, str>,
+        (found, unit): (FoundValue<'a>, Option<Cow<'a, str>>),
+    ) -> Option<MappedReading<'a>> {
+        // A value without a key goes by its name in all rules.
+        let unnamed = key.is_empty().then(|| self.metric.fill(place.input(&Cow::Borrowed(""))));
+        let key = unnamed.as_deref().unwrap_or(key);
+        let is_included = self.include.is_empty() || any_matches(&self.include, key);
+        if !is_included || any_matches(&self.exclude, key) {
+            builder.message.ignore_key(Ignored::Excluded, key);
+            return None;
+        }
+        let (value, unit) = match self.values.read(key, found, place.document, unit) {
+            Ok(read) => read,
+            Err(reason) => {
+                builder.message.ignore_key(reason, key);
+                return None;
+            }
+        };
+        let renamed = self.renamed(key);
+        let name = match (&unnamed, renamed) {
+            (Some(_), Some(renamed)) => Cow::Borrowed(renamed),
+            (Some(name), None) => shared(name),
+            (None, Some(renamed)) => self.metric_of(place, Cow::Borrowed(renamed)),
+            (None, None) => self.metric_of(place, owned_key()),
+        };
+        if renamed.is_some() {
+            builder.altered.push((at.0, at.1, Cow::Owned(key.to_owned())));
+        } else if !is_metric_name(&name) {
+            builder.altered.push((at.0, at.1, shared(&name)));
+        }
+        Some(MappedReading { metric: metric_name(name), value, unit })
+    }
+
+    /// The metric of a key, before its characters are replaced.
+    fn metric_of<'a>(&'a self, place: ValuePlace<'_, 'a>, key: Cow<'a, str>) -> Cow<'a, str> {
+        if self.metric.is_key() {
+            return key;
+        }
+        let name = self.metric.fill(place.input(&key));
+        // A template that tells the keys of an element not apart is the name of the whole.
+        if self.metric.has_key() { name } else { Cow::Owned(format!("{name}{}{key}", self.separator)) }
+    }
+}

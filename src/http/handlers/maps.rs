@@ -1,0 +1,81 @@
+//! `/api/v1/maps`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+
+use crate::core::formats::{Ignored, MapSettings};
+use crate::core::map_activity::{MapActivity, MapOutcome};
+use crate::http::parameters::Parameters;
+use crate::http::problem::ApiProblem;
+use crate::http::state::ApiState;
+
+/// Body of the list.
+#[derive(Serialize)]
+pub(in crate::http) struct MapList {
+    maps: Vec<MapBody>,
+}
+
+/// One map, and what became of the messages that it took.
+#[derive(Serialize)]
+struct MapBody {
+    name: String,
+    topics: Vec<String>,
+    status_topics: Vec<String>,
+    ignored_topics: Vec<String>,
+    /// Arrival of its last message, Unix milliseconds.
+    last_message: Option<i64>,
+    last_topic: Option<String>,
+    /// Numbers of messages by what they gave.
+    messages: BTreeMap<&'static str, u64>,
+    /// Messages on ignored topics since the start.
+    on_ignored_topics: u64,
+    /// Numbers of values that were left out on purpose, by reason, without zeros.
+    values_ignored: BTreeMap<&'static str, u64>,
+    /// The most frequent keys that were left out.
+    ignored_keys: Vec<IgnoredKey>,
+}
+
+#[derive(Serialize)]
+struct IgnoredKey {
+    key: String,
+    count: u64,
+}
+
+impl MapBody {
+    fn new(settings: MapSettings, activity: &MapActivity, on_ignored_topics: u64) -> Self {
+        let values = Ignored::ALL.into_iter().zip(activity.ignored).filter(|(_, count)| *count > 0);
+        let keys = activity.top_keys().into_iter().map(|(key, count)| IgnoredKey { key: key.to_owned(), count });
+        Self {
+            name: settings.name,
+            topics: settings.topics,
+            status_topics: settings.status.map(|status| status.topics).unwrap_or_default(),
+            ignored_topics: settings.ignore,
+            last_message: activity.last_ms(),
+            last_topic: activity.last_ms().map(|_| activity.last_topic.clone()),
+            messages: MapOutcome::ALL.iter().map(|outcome| outcome.as_str()).zip(activity.messages).collect(),
+            on_ignored_topics,
+            values_ignored: values.map(|(reason, count)| (reason.as_str(), count)).collect(),
+            ignored_keys: keys.collect(),
+        }
+    }
+}
+
+/// Lists the maps in the order in which they are asked.
+pub(in crate::http) async fn list(
+    extract::State(state): extract::State<ApiState>,
+    uri: Uri,
+) -> Result<Json<MapList>, ApiProblem> {
+    Parameters::read(&uri, &[])?;
+    let maps = state.resources.pipeline.maps().await?;
+    let admission = state.resources.mqtt_admission.as_ref();
+    let on_topics = admission.map(|admission| admission.ignored_by_maps()).unwrap_or_default();
+    let body = |(settings, activity): (MapSettings, MapActivity)| {
+        let ignored = on_topics.iter().find(|(map, _)| *map == activity.name).map_or(0, |(_, count)| *count);
+        MapBody::new(settings, &activity, ignored)
+    };
+    Ok(Json(MapList { maps: maps.into_iter().map(body).collect() }))
+}
