@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct JumpGuard {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     hold: Duration,
+    /// The wall clock when the guard looked last, Unix milliseconds.
+    looked_ms: AtomicI64,
     state: Mutex<GuardState>,
 }
 
@@ -132,7 +135,7 @@ impl JumpGuard {
             }
         };
         let state = GuardState { expected: None, held: None, jumps: 0, stored: None, found };
-        Arc::new(Self { clock, disk, path, hold, state: Mutex::new(state) })
+        Arc::new(Self { clock, disk, path, hold, looked_ms: AtomicI64::new(i64::MIN), state: Mutex::new(state) })
     }
 
     /// Compares the clock with the time that was stored last; without a stored time, with `newest_ms`, the newest arrival time
@@ -195,6 +198,7 @@ impl JumpGuard {
     /// Compares the clock with where it is expected.
     fn judge(&self, state: &mut GuardState, now: Sight, is_start: bool) {
         let Some(expected) = state.expected else { return };
+        self.looked_ms.store(now.wall_ms, Ordering::Relaxed);
         if state.held.is_some_and(|held| held.until <= now.at) {
             state.held = None;
             state.stored = None;
@@ -306,8 +310,14 @@ fn utc(ms: i64) -> String {
 }
 
 impl Clock for JumpGuard {
+    /// What is stored with a time that the clock showed for less than a second must not look old when the clock is right again:
+    /// the guard sees such a step here, and not at its next look.
     fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
+        let now_ms = self.clock.now_ms();
+        if now_ms < self.looked_ms.load(Ordering::Relaxed).saturating_sub(ms(STEP)) {
+            self.judge(&mut lock(&self.state), self.now(), false);
+        }
+        now_ms
     }
 
     fn monotonic(&self) -> Duration {

@@ -216,3 +216,15 @@ fn a_file_that_cannot_be_read_is_as_none() {
     machine.restart(0);
     assert_eq!(machine.hold_hours(), Some(2), "the file of version 1");
 }
+
+#[test]
+fn a_clock_that_was_back_between_two_looks_is_seen_where_its_time_is_used() {
+    let machine = Machine::new(Some(0));
+    machine.guard.look();
+    machine.set(-DAY_MS);
+    // A batch gets its arrival time.
+    let arrival_ms = machine.guard.now_ms();
+    machine.pass(300);
+    machine.set(0);
+    assert_eq!(machine.hold_hours(), Some(24), "the batch of {arrival_ms} must not look a day old");
+}

@@ -50,7 +50,8 @@ pub(super) struct SavepointManager {
 }
 
 impl SavepointManager {
-    /// Lists the savepoints in the directory.
+    /// Lists the savepoints in the directory, and makes their names durable: an earlier run may have ended between the renaming
+    /// of a savepoint and the sync of its directory, and the journal is freed up to the newest one.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -58,6 +59,7 @@ impl SavepointManager {
         pipeline: Pipeline,
     ) -> Result<Self, SavepointError> {
         let started_ms = clock.now_ms();
+        savepoint::sync_names(&*disk, &policy.directory)?;
         let mut savepoints = Self { disk, clock, policy, pipeline, newest: None, started_ms, given_up: false };
         savepoints.look()?;
         Ok(savepoints)

@@ -397,6 +397,17 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<ListedSavepoint>, S
     Ok(paths.map(|path| (path.clone(), inspect(disk, &path))).collect())
 }
 
+/// Makes the names of the files in `directory` durable, where there is one.
+///
+/// # Errors
+/// The file system refused the call.
+pub fn sync_names(disk: &dyn Disk, directory: &Path) -> Result<(), SavepointError> {
+    match disk.sync_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(io(directory)),
+    }
+}
+
 /// Removes the oldest automatic savepoints in `directory` beyond `kept`, and files that an interrupted write left behind.
 ///
 /// # Errors

@@ -167,3 +167,27 @@ fn a_full_disk_keeps_the_savepoints_that_are_there() {
     assert_eq!(list(&disk, Path::new(DIR)).unwrap().len(), 1);
     assert_eq!(disk.used_bytes(), before.bytes, "half a savepoint keeps no space");
 }
+
+/// The savepoints that a power cut leaves at least, where the directory of the second of two could not be synced, and a start
+/// syncs it or does not.
+fn check_unsynced_name(start_syncs: bool, expected: usize) {
+    let left = |seed: u64| {
+        let disk = SimDisk::new();
+        write_at(&disk, 30, SavepointKind::Automatic);
+        disk.fail_dir_sync(1);
+        assert!(write(&disk, Path::new(DIR), &store(60, &[]), SavepointKind::Automatic, 77).is_err());
+        assert_eq!(list(&disk, Path::new(DIR)).unwrap().len(), 2, "both have their names");
+        if start_syncs {
+            sync_names(&disk, Path::new(DIR)).unwrap();
+        }
+        list(&disk.crash(seed), Path::new(DIR)).unwrap().len()
+    };
+    assert_eq!((0..50).map(left).min(), Some(expected));
+}
+
+#[test]
+fn a_start_makes_names_durable() {
+    check_unsynced_name(false, 1);
+    check_unsynced_name(true, 2);
+    sync_names(&SimDisk::new(), Path::new("data/none")).unwrap();
+}
