@@ -195,6 +195,7 @@ impl RunningApp {
     /// journal, which is synced; the pipeline, which processes the rest and takes a checkpoint; HTTP; and last the
     /// logs.
     async fn stop(self, failed: &mut mpsc::Receiver<anyhow::Error>) -> anyhow::Result<()> {
+        self.broker.announce_host(false);
         self.mqtt.cancel();
         self.mqtt_tasks.close();
         self.mqtt_tasks.wait().await;

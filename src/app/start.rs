@@ -218,7 +218,12 @@ fn launch(built: AssembledApp, addresses: BoundAddresses, failures: &FailureRepo
         let (follower, from) = (follower.clone(), logs.results_from);
         let (windows, errors) = (config.windows.publish, config.errors.output.publish);
         let publisher = ResultPublisher::new(built.mqtt.broker(), windows, errors, config.tenants.clone());
-        move || follower.subscribe(from, Box::new(publisher))
+        let broker = built.mqtt.broker();
+        move || {
+            // Before the first client is served, so that none sees what a crash left behind.
+            broker.announce_host(true);
+            follower.subscribe(from, Box::new(publisher));
+        }
     };
     let broker = built.mqtt.broker();
     let (mqtt, mqtt_tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -143,6 +143,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key!("ingest", "max_readings_per_message", ingest.max_readings_per_message, |v| v.whole(1..=1_000_000)),
     key!("ingest", "presets", ingest.presets, |v| v.presets()),
     key!("ingest", "map_files", ingest.map_files, |v| v.path_or_none()),
+    key!("ingest", "sparkplug_host_id", ingest.sparkplug_host_id, |v| v.topic_level_or_none()),
     key!("validate", "max_future", validate.max_future_ms, |v| v.duration_or_off_ms(at_least_ms(0))),
     key!("validate", "max_age", validate.max_age_ms, |v| v.duration_or_off_ms(at_least_ms(1))),
     key!("validate", "allowed_devices", validate.allowed_devices, |v| v.texts()),

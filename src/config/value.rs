@@ -27,6 +27,9 @@ pub(super) enum RawValue<'a> {
 /// Largest duration: a century. Sums of a few such durations stay far from overflow.
 const LONGEST_MS: i64 = 36_500 * 86_400_000;
 
+/// Longest level of a topic that is configured.
+const MAX_LEVEL_BYTES: usize = 256;
+
 const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h\" or \"7d\"";
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
 const HOST_FORM: &str = "host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, \
@@ -98,6 +101,15 @@ impl<'a> RawValue<'a> {
         let expected = "a name of the IANA database such as \"Europe/Berlin\", \"UTC\" or \"Etc/GMT-1\", or \"\"";
         let name = self.text()?;
         if name.is_empty() || timezone::is_known(&name) { Ok(name) } else { Err(self.not("a time zone", expected)) }
+    }
+
+    /// One level of a topic, or an empty string.
+    pub fn topic_level_or_none(self) -> Result<String, ConfigProblem> {
+        let level = self.text()?;
+        let is_level =
+            level.len() <= MAX_LEVEL_BYTES && !level.contains(['/', '+', '#']) && !level.contains(char::is_control);
+        let expected = || format!("at most {MAX_LEVEL_BYTES} bytes without /, + and #, or \"\"");
+        if is_level { Ok(level) } else { Err(self.not("a level of a topic", expected())) }
     }
 
     /// A whole number within `range`.

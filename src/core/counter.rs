@@ -6,6 +6,9 @@
 use crate::core::codec::{DecodeError, FieldReader, put_u64};
 use crate::core::settings::SequenceBits;
 
+/// Stands in the place of a width for numbers that devices share.
+const SHARED: u8 = 64;
+
 /// Widths of counters that are recognised by their wraps, narrowest first.
 const WIDTHS: [u8; 3] = [8, 16, 32];
 
@@ -14,7 +17,7 @@ const WIDTHS: [u8; 3] = [8, 16, 32];
 pub(super) struct Counter {
     /// Position of the number 0 that belongs to the highest number.
     base: u64,
-    /// Width that a wrap has shown, in bits; 0: none has.
+    /// Width that a wrap has shown, in bits; 0: none has; [`SHARED`]: the numbers are those of an edge node.
     bits: u8,
 }
 
@@ -33,10 +36,21 @@ impl Counter {
     /// The position of `seq`, where `top` is the highest position so far.
     #[inline]
     pub fn place(self, seq: u64, top: Option<u64>, bits: SequenceBits) -> CounterPlace {
-        let Some(top) = top else { return self.at(self.base, seq) };
+        if bits == SequenceBits::Shared {
+            return Self { bits: SHARED, ..self }.at(self.base, seq);
+        }
+        let own = Self { bits: if self.is_shared() { 0 } else { self.bits }, ..self };
+        match top {
+            None => own.at(self.base, seq),
+            Some(top) => own.place_own(seq, top, bits),
+        }
+    }
+
+    #[inline]
+    fn place_own(self, seq: u64, top: u64, bits: SequenceBits) -> CounterPlace {
         let top_seq = top.saturating_sub(self.base);
         match bits {
-            SequenceBits::Bits64 => self.at(self.base, seq),
+            SequenceBits::Bits64 | SequenceBits::Shared => self.at(self.base, seq),
             SequenceBits::Auto => self.place_by_wraps(seq, top_seq),
             SequenceBits::Bits8 => self.place_nearest(seq, top_seq, 8),
             SequenceBits::Bits16 => self.place_nearest(seq, top_seq, 16),
@@ -54,6 +68,11 @@ impl Counter {
     #[inline]
     pub fn has_wrapped(self) -> bool {
         self.base > 0
+    }
+
+    /// Whether the numbers are those of an edge node, of which its devices see some each.
+    pub fn is_shared(self) -> bool {
+        self.bits == SHARED
     }
 
     /// Bits that tell low bits of numbers apart.
@@ -125,7 +144,7 @@ impl Counter {
     /// Reads the stored form.
     pub fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let counter = Self { base: reader.u64()?, bits: reader.u8()? };
-        let known = counter.bits == 0 || WIDTHS.contains(&counter.bits);
+        let known = counter.bits == 0 || counter.is_shared() || WIDTHS.contains(&counter.bits);
         if known { Ok(counter) } else { Err(DecodeError::Content("width of a counter")) }
     }
 }
@@ -180,7 +199,7 @@ mod tests {
     fn numbers_at_the_end_are_placed() {
         let top = Some(u64::MAX);
         for bits in [SequenceBits::Auto, SequenceBits::Bits8, SequenceBits::Bits32, SequenceBits::Bits64] {
-            for width in [0, 8, 16, 32] {
+            for width in [0, 8, 16, 32, SHARED] {
                 for base in [0, 256, 1 << 32, u64::MAX] {
                     for seq in [0, 1, 255, 65_535, u64::MAX] {
                         Counter { base, bits: width }.place(seq, top, bits);
@@ -191,6 +210,14 @@ mod tests {
     }
 
     #[test]
+    fn a_device_may_have_numbers_of_its_own_again() {
+        let shared = Counter::default().place(250, None, SequenceBits::Shared).counter;
+        assert!(shared.is_shared());
+        let own = shared.place(251, Some(250), SequenceBits::Auto).counter;
+        assert_eq!(own, Counter::default());
+    }
+
+    #[test]
     fn a_configured_width_takes_the_nearest_position() {
         use SequenceBits::*;
         check(Bits8, &[100, 200, 50, 190, 60], &[100, 200, 306, 190, 316], 1);
@@ -198,16 +225,19 @@ mod tests {
         check(Bits16, &[65_000, 1_000, 64_999], &[65_000, 66_536, 64_999], 1);
         check(Bits32, &[u64::from(u32::MAX), 7], &[u64::from(u32::MAX), (1 << 32) + 7], 1);
         check(Bits64, &[255, 0, u64::MAX], &[255, 0, u64::MAX], 0);
+        check(Shared, &[255, 0, 1, u64::MAX], &[255, 0, 1, u64::MAX], 0);
         // Nothing is before the first number.
         check(Bits8, &[3, 250, 4], &[3, 250, 260], 1);
     }
 
     #[test]
     fn the_stored_form_reads_back() {
-        let counter = Counter { base: 1 << 40, bits: 16 };
-        let mut bytes = Vec::new();
-        counter.encode(&mut bytes);
-        assert_eq!(Counter::decode(&mut FieldReader::new(&bytes)), Ok(counter));
+        for bits in [16, SHARED] {
+            let counter = Counter { base: 1 << 40, bits };
+            let mut bytes = Vec::new();
+            counter.encode(&mut bytes);
+            assert_eq!(Counter::decode(&mut FieldReader::new(&bytes)), Ok(counter));
+        }
         assert!(Counter::decode(&mut FieldReader::new(&[0, 7])).is_err());
     }
 }

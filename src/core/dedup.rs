@@ -112,6 +112,24 @@ impl<const MAX: usize> SequenceSet<MAX> {
         true
     }
 
+    /// Inserts all numbers between the lowest one and `seq`, those above the highest one excepted.
+    pub fn close_below(&mut self, seq: u64) {
+        let next = seq.saturating_add(1);
+        let joined = self.lower.partition_point(|&(low, _)| low <= next);
+        let Some(&(lowest, _)) = self.lower.first().filter(|_| joined > 0) else { return };
+        match &mut self.top {
+            Some((low, _)) if *low <= next => {
+                *low = lowest;
+                self.lower = RareList::default();
+            }
+            _ => {
+                let lower = self.lower.vec_mut();
+                let high = lower.get(joined - 1).map_or(seq, |&(_, high)| high.max(seq));
+                lower.splice(..joined, [(lowest, high)]);
+            }
+        }
+    }
+
     /// The highest number.
     #[inline]
     pub fn top(&self) -> Option<u64> {
@@ -248,6 +266,16 @@ mod tests {
             for seq in 0..100 {
                 prop_assert_eq!(lower.contains(seq), seq <= above && model.contains(&seq), "{} of those up to {}", seq, above);
             }
+            let mut closed = set.clone();
+            closed.close_below(above);
+            let lowest = model.first().copied().unwrap_or(100);
+            let closed_to = above.min(model.last().copied().unwrap_or(0));
+            for seq in 0..100 {
+                let expected = model.contains(&seq) || (lowest..=closed_to).contains(&seq);
+                prop_assert_eq!(closed.contains(seq), expected, "{} with all up to {}", seq, above);
+            }
+            let ranges: Vec<_> = closed.ranges().collect();
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
             let ranges: Vec<_> = set.ranges().collect();
             prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
             let mut bytes = Vec::new();

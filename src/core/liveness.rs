@@ -76,6 +76,14 @@ impl Operator {
         self.set_liveness(slot, status.online, origin.publish.topic);
     }
 
+    /// Notes that a device is offline with its edge node, if the device is known and the client may speak for it.
+    pub(super) fn note_offline(&mut self, batch: &BatchContext<'_>, origin: &ReadingOrigin<'_>, id: &str) {
+        let is_own = batch.topic_device.is_none_or(|own| own == id);
+        if is_own && let Some(slot) = self.find_device(batch.tenant, id) {
+            self.set_liveness(slot, false, origin.publish.topic);
+        }
+    }
+
     fn set_liveness(&mut self, slot: Slot, online: bool, topic: &str) {
         self.about_to_change(self.devices[slot].group);
         let (now_ms, awake_ms) = (self.clocks.journal.now_ms, self.clocks.journal.awake_ms());

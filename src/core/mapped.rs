@@ -53,8 +53,11 @@ impl Operator {
     ) {
         let Some(maps) = self.settings.rules.maps.clone() else { return };
         let (publish, rules) = (*origin.publish, DecodeRules::of(&self.settings.current));
+        let prefix = self.tenant_prefix(origin);
+        self.map_memory.enter(&prefix, self.settings.current.max_metrics_per_device);
         let mut mapped = maps.map(found, topic, publish.payload, origin.arrival_ms, &mut self.map_memory);
         let status = mapped.as_mut().ok().and_then(|mapped| mapped.status.take());
+        let offline = mapped.as_mut().map(|mapped| std::mem::take(&mut mapped.offline)).unwrap_or_default();
         if let Some((group, node)) = mapped.as_ref().ok().and_then(|mapped| mapped.rebirth.as_ref()) {
             self.ask_rebirth(origin, group, node);
         }
@@ -78,6 +81,9 @@ impl Operator {
         if let Some(status) = status {
             self.note_status(batch, origin, &status, out);
             self.end_message(origin, out);
+        }
+        for device in offline {
+            self.note_offline(batch, origin, &device);
         }
         if let Some(activity) = self.map_activities.get_mut(found.map) {
             activity.count(outcome, origin.arrival_ms, publish.topic);
@@ -129,7 +135,11 @@ impl Operator {
     ) -> Option<u32> {
         let (maps, (found, topic)) = (self.settings.rules.maps.clone()?, batch.map?);
         let mut memory = self.map_memory.clone();
-        let mapped = maps.map(found, topic, origin.publish.payload, origin.first_arrival_ms(), &mut memory);
+        memory.enter(&self.tenant_prefix(origin), self.settings.current.max_metrics_per_device);
+        let mut mapped = maps.map(found, topic, origin.publish.payload, origin.first_arrival_ms(), &mut memory);
+        if let Ok(mapped) = &mut mapped {
+            mapped.elements.iter_mut().for_each(forget_position);
+        }
         let bits = self.map_settings(found).map_or(SequenceBits::Bits64, counter_width);
         let message = match mapped.map_err(MalformedMapped::Map).and_then(|mapped| to_decoded(mapped, bits, rules)) {
             Ok(message) => message,
@@ -142,6 +152,12 @@ impl Operator {
         };
         origin.readings = message.max_readings();
         Some(self.elements(&mut batch.of_message(), origin, &message, false, out))
+    }
+
+    /// Prefix of the topics of the tenant that a message is of; empty: it is of the box itself.
+    fn tenant_prefix(&self, origin: &ReadingOrigin<'_>) -> Box<str> {
+        let tenant = origin.tenant.and_then(|tenant| self.settings.rules.topics.tenant(tenant));
+        tenant.map_or_else(Box::default, |tenant| tenant.prefix.as_str().into())
     }
 
     fn map_settings(&self, found: MapMatch) -> Option<&MapSettings> {
@@ -175,7 +191,7 @@ fn to_decoded(
     }
     let mut entries = Vec::with_capacity(count);
     let mut elements = Vec::with_capacity(mapped.elements.len());
-    for MappedElement { device, time, seq, boot, is_historical: _, readings } in mapped.elements {
+    for MappedElement { device, time, seq, position, boot, is_historical: _, readings } in mapped.elements {
         if readings.is_empty() {
             continue;
         }
@@ -184,7 +200,10 @@ fn to_decoded(
         elements.push(ElementFields::of_metrics(
             JsonToken::Text(device),
             time_token(time),
-            seq.map_or(JsonToken::Absent, |seq| seq_token(seq, bits)),
+            position.map_or_else(
+                || seq.map_or(JsonToken::Absent, |seq| seq_token(seq, bits)),
+                |position| JsonToken::Counted(position, SequenceBits::Shared),
+            ),
             boot.map_or(JsonToken::Absent, JsonToken::Text),
             start..entries.len(),
         ));
@@ -211,6 +230,14 @@ fn time_token(time: MappedTime<'_>) -> JsonToken<'_> {
         MappedTime::At(time_ms) if (MIN_MS..=MAX_MS).contains(&time_ms) => JsonToken::UnixMs(time_ms),
         MappedTime::At(time_ms) => refused(time_ms.to_string().into()),
         MappedTime::Invalid(text) => refused(text),
+    }
+}
+
+/// The numbers of an edge node go on meanwhile, so that the place of a message of the past among them is not known: its readings are
+/// replayed as such without a number.
+fn forget_position(element: &mut MappedElement<'_>) {
+    if element.position.take().is_some() {
+        (element.seq, element.boot) = (None, None);
     }
 }
 

@@ -183,6 +183,11 @@ impl Operator {
         }
     }
 
+    /// What maps remember of earlier messages.
+    pub fn map_memory(&self) -> &MapMemory {
+        &self.map_memory
+    }
+
     /// What became of the messages of each map, in the order of the settings.
     pub fn map_activities(&self) -> &[MapActivity] {
         self.map_activities.all()

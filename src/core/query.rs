@@ -158,7 +158,7 @@ impl Operator {
             rejected: device.rare.rejected.clone(),
             values_absent: odd.values_absent,
             arrival_times: odd.arrival_times,
-            sequence_missing: device.sequences.seen.missing(),
+            sequence_missing: device.sequences.missing(),
             sequence_restarts: history.restarts,
             sequence_wraps: history.wraps,
             sequence_invalid: history.invalid,

@@ -16,6 +16,8 @@ use crate::defects::{self, Defect};
 
 /// Distance from the highest number within which the low bits of a number tell it apart.
 const TOLD_APART: u64 = 1 << 16;
+/// Newest numbers of an edge node that are told apart: the step to another number is one of 8 bits.
+const NEWEST_SHARED: u64 = 128;
 /// Readings under the first number since a restart that are remembered beside the first one.
 const MAX_SIBLINGS: usize = 15;
 
@@ -301,6 +303,11 @@ impl DeviceSequences {
 
     fn insert(&mut self, place: CounterPlace, shared: &mut SharedSequences<'_>) {
         let is_top = self.seen.top().is_none_or(|top| place.position > top);
+        if place.counter.is_shared() {
+            // The numbers between are of other devices. Behind these, no number of the edge node can come any more.
+            self.seen.insert(place.position);
+            self.seen.close_below(place.position.saturating_sub(NEWEST_SHARED));
+        }
         shared.totals.sequence_ranges_merged += u64::from(self.seen.insert(place.position));
         if is_top && place.counter != self.counter() {
             self.change(shared, |memory| {
@@ -435,6 +442,12 @@ impl DeviceSequences {
 
     fn remembers_nothing(&self) -> bool {
         self.first.is_none() && self.memory.as_ref().is_none_or(|memory| memory.recent.is_empty())
+    }
+
+    /// Numbers between the lowest and the highest that have not come. Of numbers that devices share each sees some only, and none
+    /// are missing: those of the edge node are counted.
+    pub fn missing(&self) -> u64 {
+        if self.counter().is_shared() { 0 } else { self.seen.missing() }
     }
 
     /// Counts an element whose `seq` is no number.

@@ -54,6 +54,10 @@ pub enum SequenceBits {
     #[default]
     #[serde(rename = "64")]
     Bits64,
+    /// The numbers do not wrap, and are those of an edge node: its devices have them in common, so that each device sees some of
+    /// them only. It is no setting.
+    #[serde(skip)]
+    Shared,
 }
 
 impl SequenceBits {
@@ -64,7 +68,7 @@ impl SequenceBits {
             Self::Bits8 => u64::from(u8::MAX),
             Self::Bits16 => u64::from(u16::MAX),
             Self::Bits32 => u64::from(u32::MAX),
-            Self::Auto | Self::Bits64 => u64::MAX,
+            Self::Auto | Self::Bits64 | Self::Shared => u64::MAX,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::core::formats::MapSettings;
+use crate::core::formats::{EdgeNodeView, MapMemorySizes, MapSettings, SparkplugTotals};
 use crate::core::map_activity::MapActivity;
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
@@ -192,6 +192,20 @@ impl Pipeline {
     /// What became of the messages of each map, in the order of the settings.
     pub async fn map_activities(&self) -> Result<Vec<MapActivity>, Unavailable> {
         self.ask(|operator| operator.map_activities().to_vec()).await
+    }
+
+    /// Edge nodes of Sparkplug B, those first of which most messages were missing, at most `most`; and the number of all.
+    pub async fn edge_nodes(&self, most: usize) -> Result<(Vec<EdgeNodeView>, usize), Unavailable> {
+        self.ask(move |operator| {
+            let memory = operator.map_memory();
+            (memory.edge_nodes(most), memory.sizes().nodes)
+        })
+        .await
+    }
+
+    /// Sizes of what maps remember, and counts of all edge nodes of Sparkplug B.
+    pub async fn map_memory(&self) -> Result<(MapMemorySizes, SparkplugTotals), Unavailable> {
+        self.ask(|operator| (operator.map_memory().sizes(), operator.map_memory().totals())).await
     }
 
     /// Whether each of these devices is known.

@@ -119,6 +119,12 @@ metrics! {
     READINGS_ACCEPTED Counter "weir_readings_accepted_total" "Readings counted in a window since the journal began.";
     MAP_MESSAGES Counter "weir_map_messages_total" "Messages that maps took since the journal began; labels map, outcome (readings, status, ignored, malformed). Those on ignored topics count since the start.";
     MAP_VALUES_IGNORED Counter "weir_map_values_ignored_total" "Values that maps left out on purpose since the journal began; labels map, reason.";
+    SPARKPLUG_NODES Gauge "weir_sparkplug_nodes" "Edge nodes of Sparkplug B that are remembered. At 4096 one that is offline makes room for another.";
+    SPARKPLUG_DEVICES Gauge "weir_sparkplug_devices" "Devices of edge nodes that were born, the nodes included. At 65536 of all, or 1024 of a node, one of the node that is offline makes room for another.";
+    SPARKPLUG_METRICS Gauge "weir_sparkplug_metrics" "Metrics that births of edge nodes define. Beyond 262144 of all, 16384 of a node, or limits.metrics_per_device of a device, a birth is told as malformed and its further metrics are not remembered.";
+    SPARKPLUG_GAPS Counter "weir_sparkplug_sequence_gaps_total" "Times that messages of an edge node were missing, since the journal began.";
+    SPARKPLUG_MISSED Counter "weir_sparkplug_messages_missed_total" "Messages of edge nodes that were missing, by their numbers, since the journal began.";
+    SPARKPLUG_REBIRTHS Counter "weir_sparkplug_rebirth_requests_total" "Times that an edge node was asked for its births, since the journal began.";
     READINGS_REJECTED Counter "weir_readings_rejected_total" "Readings rejected since the journal began; label reason.";
     VALUES_ABSENT Counter "weir_values_absent_total" "Values that devices said are absent (null, NaN, \"unavailable\") since the journal began: no readings, and no errors.";
     READINGS_ARRIVAL_TIME Counter "weir_readings_arrival_time_total" "Readings counted in a window whose event time is the arrival, since the journal began.";

@@ -29,6 +29,8 @@ pub struct TrialOutcome {
     ignored: Vec<(Ignored, u32)>,
     ignored_keys: Vec<String>,
     status: Option<(String, bool)>,
+    /// Devices that are offline with that of `status`.
+    offline: Vec<Box<str>>,
     rebirth: Option<String>,
 }
 
@@ -45,6 +47,7 @@ impl TrialOutcome {
             ignored: mapped.ignored,
             ignored_keys: mapped.ignored_keys.iter().map(ToString::to_string).collect(),
             status: mapped.status.map(|MappedStatus { device, online }| (device.into_owned(), online)),
+            offline: mapped.offline,
             rebirth: mapped.rebirth.map(|(group, node)| format!("{group}/{node}")),
             ..Self::default()
         };
@@ -96,6 +99,7 @@ impl TrialOutcome {
         if let Some((device, online)) = &self.status {
             lines.push(format!("status: {device} is {}", liveness(*online)));
         }
+        lines.extend(self.offline.iter().map(|device| format!("status: {device} is offline")));
         lines.extend(self.rebirth.iter().map(|node| format!("rebirth: weir asks {node} for its births")));
         lines
     }

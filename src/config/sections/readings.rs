@@ -28,6 +28,8 @@ pub struct IngestConfig {
     pub max_readings_per_message: usize,
     /// Presets that are on.
     pub presets: PresetChoice,
+    /// Host id under which weir is a primary host of Sparkplug B; empty: it is none.
+    pub sparkplug_host_id: String,
     /// Directory of preset files.
     pub map_files: Option<PathBuf>,
     /// All maps that are known; those that are on, in the order in which they are asked.
@@ -104,6 +106,7 @@ impl Default for IngestConfig {
             seq_bits: settings.sequence_bits,
             max_readings_per_message: settings.max_readings_per_message,
             presets: PresetChoice::Auto,
+            sparkplug_host_id: String::new(),
             map_files: None,
             maps: default_maps(),
         }

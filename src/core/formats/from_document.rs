@@ -62,6 +62,7 @@ impl CompiledMap {
             device: device_id(self.device.fill(place.input(&Cow::Borrowed("")))),
             time: self.time.read(document, at),
             seq: self.seq(document, at),
+            position: None,
             boot: self.boot.as_ref().and_then(|path| text_of(path.token(document, at))),
             is_historical: false,
             readings,
@@ -92,7 +93,15 @@ impl CompiledMap {
             let device = device_id(self.device.fill(place.input(&Cow::Borrowed(""))));
             let readings = vec![reading];
             let time = MappedTime::Arrival;
-            builder.push(MappedElement { device, time, seq: None, boot: None, is_historical: false, readings });
+            builder.push(MappedElement {
+                device,
+                time,
+                seq: None,
+                position: None,
+                boot: None,
+                is_historical: false,
+                readings,
+            });
         }
     }
 }

@@ -97,7 +97,15 @@ impl<'a> MessageBuilder<'a> {
         if let Some(back) = elements.iter().rev().take(LOOK_BACK).position(is_same) {
             return (elements.len() - 1 - back) as u32;
         }
-        elements.push(MappedElement { device, time, seq, boot: None, is_historical, readings: Vec::new() });
+        elements.push(MappedElement {
+            device,
+            time,
+            seq,
+            position: None,
+            boot: None,
+            is_historical,
+            readings: Vec::new(),
+        });
         (elements.len() - 1) as u32
     }
 

@@ -9,6 +9,8 @@ pub struct MappedMessage<'a> {
     pub elements: Vec<MappedElement<'a>>,
     /// What the message says about the liveness of a device.
     pub status: Option<MappedStatus<'a>>,
+    /// Ids of other devices that are offline from now on: those of an edge node that is (Sparkplug B).
+    pub offline: Vec<Box<str>>,
     /// What was left out on purpose, by reason.
     pub ignored: Vec<(Ignored, u32)>,
     /// Keys that were left out on purpose, at most 32 of a message, for the view of what happens.
@@ -42,6 +44,7 @@ impl<'a> MappedMessage<'a> {
         MappedMessage {
             elements: self.elements.into_iter().map(MappedElement::into_owned).collect(),
             status: self.status.map(|status| MappedStatus { device: owned(status.device), online: status.online }),
+            offline: self.offline,
             ignored: self.ignored,
             ignored_keys: self.ignored_keys.into_iter().map(owned).collect(),
             rebirth: self.rebirth.map(|(group, node)| (owned(group), owned(node))),
@@ -64,6 +67,7 @@ impl MappedElement<'_> {
                 MappedTime::Invalid(text) => MappedTime::Invalid(owned(text)),
             },
             seq: self.seq,
+            position: self.position,
             boot: self.boot.map(owned),
             is_historical: self.is_historical,
             readings: self.readings.into_iter().map(MappedReading::into_owned).collect(),
@@ -93,6 +97,8 @@ pub struct MappedElement<'a> {
     pub time: MappedTime<'a>,
     /// Sequence number.
     pub seq: Option<u64>,
+    /// The sequence number continued to 64 bits, where devices share their numbers: those of an edge node (Sparkplug B).
+    pub position: Option<u64>,
     /// What tells the runs of the device apart, as text.
     pub boot: Option<Cow<'a, str>>,
     /// Whether the device says that the reading is of the past (Sparkplug B).

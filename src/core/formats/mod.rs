@@ -7,6 +7,7 @@
 mod cbor;
 mod compiled;
 mod document;
+mod edge_node;
 mod from_document;
 mod from_samples;
 mod glob;
@@ -14,6 +15,7 @@ mod line;
 mod mapped;
 mod memory;
 mod names;
+mod node_sequence;
 mod path;
 mod pattern;
 mod pattern_trie;
@@ -36,7 +38,7 @@ pub use mapped::{
     Ignored, MAX_MAPS, MAX_PATTERNS, MapFault, MapRole, MappedElement, MappedMessage, MappedReading, MappedStatus,
     MappedTime, MappedValue,
 };
-pub use memory::MapMemory;
+pub use memory::{EdgeNodeView, MapMemory, MapMemorySizes, SparkplugTotals};
 pub(in crate::core) use sample::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
 pub use settings::{
     Conversion, EmptyPayload, MapSettings, OtherText, PayloadFormat, RetainedRepeats, StatusSettings, TimeUnit,

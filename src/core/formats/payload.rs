@@ -100,18 +100,40 @@ impl CompiledMap {
             return Err(format!("the topic {topic:?} is none of Sparkplug: expected spBv1.0/GROUP/TYPE/NODE[/DEVICE]"));
         };
         let of_topic = SparkplugTopic { group, message_type, node, device: levels.next() };
-        let read = sparkplug::decode(of_topic, payload, arrival_ms, memory)?;
-        let mut builder = MessageBuilder::default();
-        self.read_samples(read.samples, None, &captures, arrival_ms, &mut builder);
-        if let Some(online) = read.online {
-            self.set_status(None, &captures, online, &mut builder);
+        match sparkplug::unpacked_body(payload)? {
+            None => self.of_sparkplug(of_topic, payload, &captures, arrival_ms, memory),
+            Some(body) => {
+                self.of_sparkplug(of_topic, &body, &captures, arrival_ms, memory).map(MappedMessage::into_owned)
+            }
         }
-        let boot = read.boot.map(|boot| Cow::Owned(boot.to_string()));
+    }
+
+    fn of_sparkplug<'a>(
+        &'a self,
+        topic: SparkplugTopic<'a>,
+        payload: &'a [u8],
+        captures: &Captures<'a>,
+        arrival_ms: i64,
+        memory: &mut MapMemory,
+    ) -> Result<MappedMessage<'a>, String> {
+        let id = || self.status_device(None, captures).into();
+        let read = sparkplug::decode(topic, payload, arrival_ms, id, memory)?;
+        let mut builder = MessageBuilder::default();
+        self.read_samples(read.samples, None, captures, arrival_ms, &mut builder);
+        if let Some(online) = read.online {
+            self.set_status(None, captures, online, &mut builder);
+        }
+        let boot = read.boot.map(Cow::Owned);
         for element in &mut builder.message.elements {
             element.boot.clone_from(&boot);
+            element.position = read.position;
         }
+        builder.message.offline = read.offline;
         let is_asked = read.rebirth && self.rebirth;
-        builder.message.rebirth = is_asked.then_some((Cow::Borrowed(group), Cow::Borrowed(node)));
+        if is_asked {
+            memory.count_rebirth();
+        }
+        builder.message.rebirth = is_asked.then_some((Cow::Borrowed(topic.group), Cow::Borrowed(topic.node)));
         Ok(builder.finish(false))
     }
 

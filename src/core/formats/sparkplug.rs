@@ -1,5 +1,6 @@
 //! Sparkplug B: payloads in protocol buffers, whose metrics have names and types by the births before them.
 
+mod messages;
 mod metric;
 #[cfg(test)]
 mod tests;
@@ -7,6 +8,8 @@ mod tests;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::core::decode::unpacked;
+use crate::core::formats::edge_node::{BirthRoom, EdgeNode};
 use crate::core::formats::memory::MapMemory;
 use crate::core::formats::protobuf::{FieldsReader, WireValue};
 use crate::core::formats::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
@@ -15,6 +18,8 @@ use metric::SparkplugMetric;
 
 /// Name of the metric with the number of the session of an edge node.
 const SESSION: &str = "bdSeq";
+/// `uuid` of a payload whose body is another payload, compressed.
+const COMPRESSED: &[u8] = b"SPBV1.0_COMPRESSED";
 
 /// What the topic of a message says.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +39,16 @@ pub(in crate::core) struct SparkplugTopic<'a> {
 pub(in crate::core) struct SparkplugMessage<'a> {
     /// The metrics, in the order of the message.
     pub samples: Vec<Sample<'a>>,
+    /// Number of the message among those of its edge node since the birth of the node, continued to 64 bits.
+    pub position: Option<u64>,
     /// Whether the node or the device is online, where the message says it.
     pub online: Option<bool>,
-    /// What tells the runs of the edge node apart: the time of its last birth. It is the same for all its devices.
-    pub boot: Option<u64>,
-    /// The edge node must be asked for its births: it sent an alias that they do not define.
+    /// Ids of other devices of the node that are offline from now on.
+    pub offline: Vec<Box<str>>,
+    /// What tells the runs of the edge node apart, of which each begins with a birth. It is the same for all its devices.
+    pub boot: Option<String>,
+    /// The edge node must be asked for its births: it sent an alias that they do not define, they are not known, or messages of it
+    /// are missing.
     pub rebirth: bool,
 }
 
@@ -53,8 +63,8 @@ enum MessageType {
     Other,
 }
 
-/// The metrics of a message. `memory` has the births before it, and is changed by those in it. Commands and states of hosts give
-/// nothing.
+/// The metrics of a message. `memory` has the births before it, and is changed by those in it. `id` gives the device id of the
+/// topic. Commands and states of hosts give nothing.
 ///
 /// # Errors
 /// A payload that is no protocol buffer of Sparkplug B, or a message of an unknown type. Nothing of it changes the memory.
@@ -62,6 +72,7 @@ pub(in crate::core) fn decode<'a>(
     topic: SparkplugTopic<'_>,
     payload: &'a [u8],
     arrival_ms: i64,
+    id: impl FnOnce() -> Box<str>,
     memory: &mut MapMemory,
 ) -> Result<SparkplugMessage<'a>, String> {
     let message_type = message_type(topic)?;
@@ -69,28 +80,43 @@ pub(in crate::core) fn decode<'a>(
         return Ok(SparkplugMessage::default());
     }
     let payload = Payload::read(payload)?;
-    match message_type {
-        MessageType::NodeDeath => return Ok(node_death(topic, &payload, memory)),
-        MessageType::DeviceDeath => {
-            follow(topic, &payload, memory);
-            return Ok(SparkplugMessage { online: Some(false), ..SparkplugMessage::default() });
+    let key = memory.key(topic.group, topic.node);
+    // A death says nothing about a node that is not known, and makes it no better known.
+    if message_type == MessageType::NodeDeath && memory.node(&key).is_none() {
+        return Ok(SparkplugMessage { online: Some(false), ..SparkplugMessage::default() });
+    }
+    let device = topic.device.unwrap_or_default();
+    let change = |node: &mut EdgeNode, room: BirthRoom| match message_type {
+        MessageType::NodeBirth => payload.node_birth(node, arrival_ms, id(), room),
+        MessageType::DeviceBirth => payload.device_birth(device, node, arrival_ms, id(), room),
+        MessageType::NodeDeath => payload.node_death(node),
+        MessageType::DeviceDeath => payload.device_death(device, node, arrival_ms),
+        MessageType::Data | MessageType::Other => payload.data(device, node, arrival_ms),
+    };
+    Ok(memory.change(&key, change).unwrap_or_else(|| payload.without_node(message_type)))
+}
+
+/// The payload inside of a compressed one; `None`: this one is not compressed.
+///
+/// # Errors
+/// A body that does not unpack.
+pub(in crate::core) fn unpacked_body(payload: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let (mut is_compressed, mut body) = (false, None);
+    let mut reader = FieldsReader::new(payload);
+    // What cannot be read is told by the reader of the whole.
+    while let Ok(Some((number, value))) = reader.next_field() {
+        match (number, value) {
+            (4, WireValue::Bytes(uuid)) => is_compressed = uuid == COMPRESSED,
+            (5, WireValue::Bytes(bytes)) => body = Some(bytes),
+            _ => {}
         }
-        MessageType::NodeBirth => node_birth(topic, &payload, memory),
-        _ => follow(topic, &payload, memory),
     }
-    let is_birth = message_type != MessageType::Data;
-    let mut message = SparkplugMessage { online: is_birth.then_some(true), ..SparkplugMessage::default() };
-    if is_birth {
-        let what = if message_type == MessageType::NodeBirth { None } else { Some(device_of(topic)) };
-        memory.forget(topic.group, topic.node, what);
-        message.samples = payload.birth(topic, memory);
-    } else {
-        let has_unknown = payload.data(topic, memory, &mut message.samples);
-        message.rebirth =
-            has_unknown && memory.node_mut(topic.group, topic.node).is_some_and(|node| node.asks_rebirth(arrival_ms));
+    match body.filter(|_| is_compressed).map(unpacked) {
+        None => Ok(None),
+        Some(Ok(Cow::Owned(body))) => Ok(Some(body)),
+        Some(Ok(Cow::Borrowed(_))) => Err("the body of a compressed payload is neither zlib nor gzip".into()),
+        Some(Err(malformed)) => Err(malformed.to_string()),
     }
-    message.boot = memory.node(topic.group, topic.node).and_then(|node| node.birth);
-    Ok(message)
 }
 
 fn message_type(topic: SparkplugTopic<'_>) -> Result<MessageType, String> {
@@ -112,42 +138,6 @@ fn message_type(topic: SparkplugTopic<'_>) -> Result<MessageType, String> {
             return Err(format!("`{shown}` in the topic is no type of message of Sparkplug B"));
         }
     })
-}
-
-fn device_of(topic: SparkplugTopic<'_>) -> &str {
-    topic.device.unwrap_or_default()
-}
-
-fn node_birth(topic: SparkplugTopic<'_>, payload: &Payload<'_>, memory: &mut MapMemory) {
-    if let Some(node) = memory.node_mut(topic.group, topic.node) {
-        (node.is_online, node.session, node.birth) = (true, payload.session(), payload.timestamp);
-        node.begin(payload.seq);
-    }
-}
-
-/// The death of a session before the last birth says nothing: the broker may send a will late.
-fn node_death(topic: SparkplugTopic<'_>, payload: &Payload<'_>, memory: &mut MapMemory) -> SparkplugMessage<'static> {
-    let known = memory.node(topic.group, topic.node);
-    let sessions = known.filter(|node| node.is_online).and_then(|node| node.session).zip(payload.session());
-    if sessions.is_some_and(|(born, died)| born != died) {
-        return SparkplugMessage::default();
-    }
-    if known.is_some_and(|node| node.is_online)
-        && let Some(node) = memory.node_mut(topic.group, topic.node)
-    {
-        node.is_online = false;
-    }
-    SparkplugMessage { online: Some(false), ..SparkplugMessage::default() }
-}
-
-/// Counts a message of a node whose births are known.
-fn follow(topic: SparkplugTopic<'_>, payload: &Payload<'_>, memory: &mut MapMemory) {
-    if let Some(seq) = payload.seq
-        && memory.node(topic.group, topic.node).is_some()
-        && let Some(node) = memory.node_mut(topic.group, topic.node)
-    {
-        node.follow(seq);
-    }
 }
 
 /// A payload.
@@ -185,59 +175,6 @@ impl<'a> Payload<'a> {
             SampleValue::Number(number) => Some(number as u64),
             _ => None,
         }
-    }
-
-    /// The metrics of a birth, which are remembered.
-    fn birth(&self, topic: SparkplugTopic<'_>, memory: &mut MapMemory) -> Vec<Sample<'a>> {
-        let names = Rc::default();
-        let mut samples = Vec::with_capacity(self.metrics.len());
-        let mut beyond = 0_usize;
-        for metric in &self.metrics {
-            let Some(name) = metric.name else {
-                let what = "a metric of the birth has no name".to_owned();
-                samples.push(self.sample(&names, metric, "".into(), SampleValue::Malformed(what)));
-                continue;
-            };
-            let place = (topic.group, topic.node, device_of(topic));
-            beyond += usize::from(!memory.define(place, metric.alias, name, metric.form()));
-            samples.push(self.sample(&names, metric, name.into(), metric.value(0)));
-        }
-        if beyond > 0 {
-            let what = format!("{beyond} metrics of the birth are more than weir remembers (1024 of an edge node)");
-            samples.push(Sample::new(names, "".into(), SampleValue::Malformed(what)));
-        }
-        samples
-    }
-
-    /// The metrics of data, by the births before. Returns whether there is an alias that they do not define.
-    fn data(&self, topic: SparkplugTopic<'_>, memory: &MapMemory, samples: &mut Vec<Sample<'a>>) -> bool {
-        let node = memory.node(topic.group, topic.node);
-        let names = Rc::default();
-        let mut has_unknown = false;
-        for metric in &self.metrics {
-            let definition = metric.alias.and_then(|alias| node?.alias(alias));
-            let named = || metric.name.and_then(|name| node?.named(device_of(topic), name));
-            let form = definition.map(|definition| &definition.form).or_else(named);
-            let value = metric.value(form.map_or(0, |form| form.datatype));
-            let (key, value) = match (metric.name, definition, metric.alias) {
-                (Some(name), ..) => (name.into(), value),
-                (None, Some(definition), _) => (definition.name.clone().into_string().into(), value),
-                (None, None, Some(alias)) => {
-                    has_unknown = true;
-                    ("".into(), SampleValue::UnknownAlias(alias))
-                }
-                (None, None, None) => {
-                    let what = "a metric has neither a name nor an alias".to_owned();
-                    ("".into(), SampleValue::Malformed(what))
-                }
-            };
-            let mut sample = self.sample(&names, metric, key, value);
-            if sample.unit.is_none() {
-                sample.unit = form.and_then(|form| form.unit.as_deref()).map(|unit| unit.to_owned().into());
-            }
-            samples.push(sample);
-        }
-        has_unknown
     }
 
     fn sample(

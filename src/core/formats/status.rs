@@ -74,9 +74,18 @@ impl CompiledMap {
         online: bool,
         builder: &mut MessageBuilder<'a>,
     ) {
+        let device = self.status_device(document, captures);
+        builder.message.status = Some(MappedStatus { device, online });
+    }
+
+    /// Id of the device whose liveness a message tells.
+    pub(super) fn status_device<'a>(
+        &'a self,
+        document: Option<&MapDocument<'a>>,
+        captures: &Captures<'a>,
+    ) -> Cow<'a, str> {
         let template = self.status.as_ref().and_then(|status| status.device.as_ref()).unwrap_or(&self.device);
         let place = ValuePlace { captures, document: document.map(|document| (document, ROOT)), sample: None };
-        let device = device_id(template.fill(place.input(&Cow::Borrowed(""))));
-        builder.message.status = Some(MappedStatus { device, online });
+        device_id(template.fill(place.input(&Cow::Borrowed(""))))
     }
 }

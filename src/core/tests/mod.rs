@@ -22,6 +22,7 @@ mod sentences;
 mod sequences;
 mod set_back;
 mod snapshots;
+mod sparkplug;
 mod state;
 mod tenants;
 mod users;

@@ -7,16 +7,49 @@ use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
 
-use crate::core::formats::{Ignored, MapSettings};
+use crate::core::formats::{EdgeNodeView, Ignored, MapSettings};
 use crate::core::map_activity::{MapActivity, MapOutcome};
 use crate::http::parameters::Parameters;
 use crate::http::problem::ApiProblem;
 use crate::http::state::ApiState;
 
+/// Edge nodes of Sparkplug B that are listed, at most.
+const MAX_EDGE_NODES: usize = 100;
+
 /// Body of the list.
 #[derive(Serialize)]
 pub(in crate::http) struct MapList {
     maps: Vec<MapBody>,
+    /// Edge nodes of Sparkplug B, those first of which most messages were missing.
+    edge_nodes: Vec<EdgeNodeBody>,
+    /// Number of all edge nodes.
+    edge_node_count: usize,
+}
+
+/// One edge node of Sparkplug B.
+#[derive(Serialize)]
+struct EdgeNodeBody {
+    /// Tenant, group and node, as in `acme/Plant1/Edge1`.
+    node: String,
+    online: bool,
+    /// Arrival of its last birth, Unix milliseconds.
+    born: Option<i64>,
+    /// Devices that were born, the node itself included.
+    devices: usize,
+    devices_online: usize,
+    /// Metrics that its births and those of its devices define.
+    metrics: usize,
+    /// Times that messages of the node were missing.
+    sequence_gaps: u64,
+    messages_missed: u64,
+}
+
+impl From<EdgeNodeView> for EdgeNodeBody {
+    fn from(view: EdgeNodeView) -> Self {
+        let EdgeNodeView { node, online, born_ms, devices, devices_online, metrics, gaps, missed } = view;
+        let (sequence_gaps, messages_missed) = (gaps, missed);
+        Self { node, online, born: born_ms, devices, devices_online, metrics, sequence_gaps, messages_missed }
+    }
 }
 
 /// One map, and what became of the messages that it took.
@@ -77,5 +110,7 @@ pub(in crate::http) async fn list(
         let ignored = on_topics.iter().find(|(map, _)| *map == activity.name).map_or(0, |(_, count)| *count);
         MapBody::new(settings, &activity, ignored)
     };
-    Ok(Json(MapList { maps: maps.into_iter().map(body).collect() }))
+    let (nodes, edge_node_count) = state.resources.pipeline.edge_nodes(MAX_EDGE_NODES).await?;
+    let edge_nodes = nodes.into_iter().map(EdgeNodeBody::from).collect();
+    Ok(Json(MapList { maps: maps.into_iter().map(body).collect(), edge_nodes, edge_node_count }))
 }

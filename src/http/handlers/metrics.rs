@@ -23,6 +23,7 @@ use crate::telemetry::process;
 pub(in crate::http) async fn page(extract::State(state): extract::State<ApiState>) -> Response {
     refresh(&state);
     maps(&state).await;
+    sparkplug(&state).await;
     let cpu_time = process::record();
     let page = state.resources.metrics.render() + &cpu_time;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
@@ -74,6 +75,17 @@ async fn maps(state: &ApiShared) {
                 .absolute(count);
         }
     }
+}
+
+/// Sets the counts of edge nodes of Sparkplug B.
+async fn sparkplug(state: &ApiShared) {
+    let Ok(Ok((sizes, totals))) = timeout(MAPS_PATIENCE, state.resources.pipeline.map_memory()).await else { return };
+    gauge!(names::SPARKPLUG_NODES).set(sizes.nodes as f64);
+    gauge!(names::SPARKPLUG_DEVICES).set(sizes.devices as f64);
+    gauge!(names::SPARKPLUG_METRICS).set(sizes.metrics as f64);
+    counter!(names::SPARKPLUG_GAPS).absolute(totals.gaps);
+    counter!(names::SPARKPLUG_MISSED).absolute(totals.missed);
+    counter!(names::SPARKPLUG_REBIRTHS).absolute(totals.rebirths);
 }
 
 fn mqtt(state: &ApiShared) {

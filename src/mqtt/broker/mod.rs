@@ -4,6 +4,7 @@
 //! a session queues and sends is `session`'s.
 
 mod accounts;
+mod host_state;
 pub(super) mod ignored;
 pub(super) mod meters;
 mod missed;
@@ -41,6 +42,7 @@ use super::session::timeline::Timeline;
 use crate::config::{MqttConfig, Tenants};
 use crate::sync::{self, lock};
 use accounts::UserAccounts;
+use host_state::HostState;
 use meters::MqttMeters;
 pub(crate) use missed::DeliveryReport;
 use missed::MissedMessages;
@@ -103,6 +105,7 @@ pub struct Broker {
     /// Account of weir's own messages.
     weir: Arc<Account>,
     missed: MissedMessages,
+    host: HostState,
     /// Store of sessions and wills; unset until [`Broker::keep_sessions`].
     session_store: OnceLock<SessionStore>,
     /// Progress of the rounds that store sessions and wills.
@@ -139,6 +142,7 @@ impl Broker {
             accounts: UserAccounts::new(Tenants::default()),
             weir: Account::of_weir(),
             missed: MissedMessages::default(),
+            host: HostState::default(),
             session_store: OnceLock::new(),
             rounds: Mutex::default(),
             restored: AtomicBool::new(false),

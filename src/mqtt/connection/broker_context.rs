@@ -55,7 +55,11 @@ impl BrokerContext {
         let broker = Broker::new(config, Arc::clone(&meters), timeline.clone());
         Self {
             config: config.clone(),
-            broker: Arc::new(broker.with_tenants(access.policy().tenants.clone())),
+            broker: Arc::new(
+                broker
+                    .with_tenants(access.policy().tenants.clone())
+                    .with_host(&ingest.sparkplug_host_id, &access.policy().tenants),
+            ),
             journal: JournalAppender::new(journal, Arc::clone(&meters)),
             ingest: IngestTopics::new(patterns, access.policy().tenants.clone())
                 // The configuration refuses maps with faults.

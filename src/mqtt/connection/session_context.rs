@@ -43,7 +43,7 @@ impl ProtocolContext for SessionContext<'_> {
         self.shared.ingest.ignoring_map(topic)
     }
     fn is_reserved(&self, topic: &str) -> bool {
-        self.shared.ingest.are_closed_to(topic)
+        self.shared.ingest.are_closed_to(topic) || self.shared.broker.is_host_state(topic)
     }
     fn decide_publish(&self, topic: &str) -> Result<PublishDecision, CloseReason> {
         let state = self.session.own(self.id).ok_or_else(|| self.session.lost(self.id))?;

@@ -171,7 +171,7 @@ fn check_will(
     let Some(name) = name else {
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, None, 0x90));
     };
-    if topic::is_reserved(name) {
+    if topic::is_reserved(name) || broker.is_host_state(name) {
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, Some(5), 0x87));
     }
     let client_id: Arc<str> = connect.client_id.as_str().into();

@@ -2,3 +2,4 @@
 
 mod mosquitto_bridge;
 pub mod programs;
+mod sparkplug;

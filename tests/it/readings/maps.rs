@@ -113,10 +113,13 @@ fn a_session_of_sparkplug_goes_on_after_a_crash() {
     for (topic, payload) in data {
         node.publish_message(&TestMessage { payload: payload.clone(), ..TestMessage::new(topic, "", 1) });
     }
-    // Nothing defines the alias of the last message, and its node is asked for its births; Edge1 is not.
-    let command = node.next_message();
-    assert_eq!(command.topic, "spBv1.0/Plant1/NCMD/Edge9");
-    assert!(command.payload.windows(20).any(|part| part == b"Node Control/Rebirth"));
+    // Messages of Edge1 are missing, and nothing defines the alias of Edge9: both are asked for their births.
+    for asked in ["Edge1", "Edge9"] {
+        let command = node.next_message();
+        assert_eq!(command.topic, format!("spBv1.0/Plant1/NCMD/{asked}"));
+        assert!(command.payload.windows(20).any(|part| part == b"Node Control/Rebirth"));
+    }
+    assert_eq!(check.weir.metric("weir_sparkplug_rebirth_requests_total"), 2.0);
     check.weir.wait_closed();
     let windows = check.windows("Plant1.Edge1.Pump7");
     let of = |metric: &str| windows.iter().filter(|(name, ..)| name == metric).map(|(_, count, _)| count).sum::<u64>();

@@ -1,7 +1,7 @@
 //! One metric of a payload of Sparkplug B.
 
 use crate::core::formats::SampleValue;
-use crate::core::formats::memory::MetricForm;
+use crate::core::formats::edge_node::MetricForm;
 use crate::core::formats::protobuf::{FieldsReader, WireValue};
 
 /// Quality of a value that is good.

@@ -19,11 +19,22 @@ fn topic_of(text: &str) -> SparkplugTopic<'_> {
     }
 }
 
+/// The device id of such a text.
+fn id_of(text: &str) -> Box<str> {
+    text.split_once(' ').unwrap().1.replace('/', ".").into()
+}
+
+/// The number of a message without metrics, continued to 64 bits.
+fn position(memory: &mut MapMemory, to: &str, seq: u64) -> Option<u64> {
+    decode(topic_of(to), &payload(seq, &[]), ARRIVAL_MS, || id_of(to), memory).unwrap().position
+}
+
 /// Applies a message; what it gives, as lines of text.
 fn apply(memory: &mut MapMemory, to: &str, payload: &[u8], arrival_ms: i64) -> Vec<String> {
-    let message = decode(topic_of(to), payload, arrival_ms, memory).unwrap();
+    let message = decode(topic_of(to), payload, arrival_ms, || id_of(to), memory).unwrap();
     let mut lines: Vec<_> = message.samples.iter().map(shown).collect();
     lines.extend(message.online.map(|online| format!("online {online}")));
+    lines.extend(message.offline.iter().map(|id| format!("{id} offline")));
     lines.extend(message.rebirth.then(|| "rebirth".to_owned()));
     lines
 }
@@ -116,6 +127,8 @@ fn a_session() {
         &[
             "Inputs/Temperature Number(20.0) 1732098825000 #255 historical",
             "Inputs/Temperature Number(20.5) 1732098885000 #255 historical",
+            // The numbers 4 to 254 did not come.
+            "rebirth",
         ],
     );
     step("DDATA Edge1/Pump7", "CLDG4sq0MhILEAsYsMbiyrQyUAgYAA==", &["Inputs/Count Number(8.0) 1732102366000 #0"]);
@@ -124,7 +137,8 @@ fn a_session() {
         "CMjhhsm0MhISEAoYyOGGybQyaQAAAAAAAPA/GAU=",
         &[" UnknownAlias(10) 1732098765000 #5", "rebirth"],
     );
-    assert_eq!(memory.node("Plant1", "Edge1").unwrap().birth, Some(1_732_098_765_000));
+    let shown: Vec<_> = memory.edge_nodes(9).into_iter().map(|node| (node.node, node.gaps, node.missed)).collect();
+    assert_eq!(shown, [("Plant1/Edge1".into(), 1, 251), ("Plant1/Edge9".into(), 0, 0)]);
 }
 
 #[test]
@@ -132,7 +146,7 @@ fn integers_by_their_type() {
     let value = |datatype: u64, field: u64, raw: u64| {
         let metric = bytes(2, &[bytes(1, b"m"), int(4, datatype), int(field, raw)].concat());
         let memory = &mut MapMemory::default();
-        let message = decode(topic("NDATA", "n", None), &metric, 0, memory).unwrap();
+        let message = decode(topic("NDATA", "n", None), &metric, 0, || id_of("NDATA n"), memory).unwrap();
         match message.samples[0].value {
             SampleValue::Number(number) => SampleValue::Number(number),
             SampleValue::Bool(value) => SampleValue::Bool(value),
@@ -177,6 +191,7 @@ fn other_values() {
             "set Other 1000 #1",
             "text Text(\"5.5\") 1000 #1",
             " Malformed(\"a metric has neither a name nor an alias\") 1000 #1",
+            "rebirth",
         ],
     );
 }
@@ -190,55 +205,186 @@ fn units_are_remembered_and_quality_is_of_the_message() {
     let birth = payload(0, &[vec![bytes(1, b"p"), int(2, 4), double(1.0), properties(192)]]);
     let bad = payload(1, &[vec![int(2, 4), double(2.0), bytes(9, &[bytes(1, b"quality"), quality(0)].concat())]]);
     let mut memory = MapMemory::default();
+    apply(&mut memory, "NBIRTH n", &payload(255, &[]), 0);
     check(&mut memory, "DBIRTH n/d", &birth, &["p Number(1.0) 1000 #0 bar", "online true"]);
     check(&mut memory, "DDATA n/d", &bad, &["p Number(2.0) 1000 #1 bar bad"]);
-    let named = payload(0, &[vec![bytes(1, b"q"), int(4, 1), int(10, 1)]]);
-    check(&mut memory, "DBIRTH n/d", &named, &["q Number(1.0) 1000 #0", "online true"]);
+    let named = payload(2, &[vec![bytes(1, b"q"), int(4, 1), int(10, 1)]]);
+    check(&mut memory, "DBIRTH n/d", &named, &["q Number(1.0) 1000 #2", "online true"]);
     // The birth defines the type of a metric without an alias too, and takes the place of the one before.
-    let data = payload(2, &[vec![bytes(1, b"q"), int(10, 0xff)], vec![int(2, 4), double(1.0)]]);
-    check(&mut memory, "DDATA n/d", &data, &["q Number(-1.0) 1000 #2", " UnknownAlias(4) 1000 #2", "rebirth"]);
+    let data = payload(3, &[vec![bytes(1, b"q"), int(10, 0xff)], vec![int(2, 4), double(1.0)]]);
+    check(&mut memory, "DDATA n/d", &data, &["q Number(-1.0) 1000 #3", " UnknownAlias(4) 1000 #3", "rebirth"]);
+}
+
+/// A metric with an alias.
+fn metric(alias: u64) -> Vec<Vec<u8>> {
+    vec![bytes(1, b"m"), int(2, alias), double(1.0)]
+}
+
+/// The number of the session of a node.
+fn session(number: u64) -> Vec<Vec<u8>> {
+    vec![bytes(1, b"bdSeq"), int(4, 8), int(11, number)]
+}
+
+/// A birth of a node at a time, in a session.
+fn node_birth(time_ms: u64, number: u64) -> Vec<u8> {
+    [int(1, time_ms), bytes(2, &session(number).concat()), int(3, 0)].concat()
 }
 
 #[test]
 fn a_birth_of_the_node_replaces_those_of_its_devices() {
-    let metric = |alias| vec![bytes(1, b"m"), int(2, alias), double(1.0)];
-    let data = payload(3, &[vec![int(2, 2), double(5.0)]]);
+    let data = |seq| payload(seq, &[vec![int(2, 2), double(5.0)]]);
     let mut memory = MapMemory::default();
-    apply(&mut memory, "NBIRTH n", &payload(0, &[metric(1)]), 0);
+    apply(&mut memory, "NBIRTH n", &node_birth(1, 1), 0);
     apply(&mut memory, "DBIRTH n/d", &payload(1, &[metric(2)]), 0);
-    assert_eq!(apply(&mut memory, "DDATA n/d", &data, 0), ["m Number(5.0) 1000 #3"]);
-    apply(&mut memory, "NBIRTH n", &payload(0, &[metric(1)]), 0);
-    let asked = [0, 59_999, 60_000].map(|arrival_ms| apply(&mut memory, "DDATA n/d", &data, arrival_ms).len());
+    assert_eq!(apply(&mut memory, "DDATA n/d", &data(2), 0), ["m Number(5.0) 1000 #2"]);
+    apply(&mut memory, "NBIRTH n", &node_birth(2, 1), 0);
+    let asked = [(1, 0), (2, 59_999), (3, 60_000)];
+    let asked = asked.map(|(seq, arrival_ms)| apply(&mut memory, "DDATA n/d", &data(seq), arrival_ms).len());
     assert_eq!(asked, [2, 1, 2]);
-    // One message was missing before the data, and two after the second birth.
-    assert_eq!(memory.sequence_gaps().collect::<Vec<_>>(), [("Plant1", "n", 2)]);
+}
+
+#[test]
+fn messages_that_are_missing_ask_for_births() {
+    let mut memory = MapMemory::default();
+    apply(&mut memory, "NBIRTH n", &node_birth(1, 1), 0);
+    check(&mut memory, "DBIRTH n/d", &payload(1, &[metric(2)]), &["m Number(1.0) 1000 #1", "online true"]);
+    check(&mut memory, "DDATA n/d", &payload(3, &[]), &["rebirth"]);
+    check(&mut memory, "DDATA n/d", &payload(9, &[]), &[]);
+    check(&mut memory, "NBIRTH n", &node_birth(2, 1), &["bdSeq Number(1.0) 2 #0", "online true"]);
+    check(&mut memory, "DBIRTH n/d", &payload(1, &[]), &["online true"]);
+    check(&mut memory, "DDATA n/d", &payload(2, &[]), &[]);
+    let totals = memory.totals();
+    assert_eq!((totals.gaps, totals.missed), (2, 6));
+}
+
+#[test]
+fn births_that_are_not_known_are_asked_for() {
+    let named = payload(7, &[vec![bytes(1, b"t"), double(1.0)]]);
+    let mut memory = MapMemory::default();
+    check(&mut memory, "NDATA a", &named, &["t Number(1.0) 1000 #7", "rebirth"]);
+    check(&mut memory, "DBIRTH b/d", &named, &["t Number(1.0) 1000 #7", "online true", "rebirth"]);
+    apply(&mut memory, "NBIRTH c", &node_birth(1, 1), 0);
+    check(&mut memory, "DDATA c/d", &payload(1, &[]), &["rebirth"]);
+    check(&mut memory, "DDEATH e/d", &named, &["online false"]);
+}
+
+#[test]
+fn all_devices_of_a_node_share_its_numbers() {
+    let mut memory = MapMemory::default();
+    let mut follow = |to: &str, seq| position(&mut memory, to, seq);
+    assert_eq!(follow("NBIRTH n", 254), Some(254));
+    assert_eq!(follow("DBIRTH n/a", 255), Some(255));
+    assert_eq!(follow("DBIRTH n/b", 0), Some(256));
+    assert_eq!((follow("DDATA n/a", 1), follow("DDATA n/b", 2)), (Some(257), Some(258)));
+    // The same message again, across the wrap.
+    assert_eq!((follow("DBIRTH n/a", 255), follow("DDATA n/a", 3)), (Some(255), Some(259)));
+    // A death of the node has no number.
+    assert_eq!((follow("NDEATH n", 4), follow("DDEATH n/a", 4)), (None, Some(260)));
+    assert_eq!(follow("NBIRTH n", 0), Some(0));
+    assert_eq!(memory.totals().gaps, 0);
+}
+
+#[test]
+fn each_birth_of_a_node_begins_a_run_unless_it_comes_again() {
+    let mut memory = MapMemory::default();
+    let mut run = |time_ms, number| {
+        let payload = node_birth(time_ms, number);
+        let message = decode(topic_of("NBIRTH n"), &payload, 77, || id_of("NBIRTH n"), &mut memory).unwrap();
+        (message.boot.unwrap(), message.position)
+    };
+    assert_eq!(run(5, 1), ("5.1".into(), Some(0)));
+    assert_eq!(run(5, 1), ("5.1".into(), Some(0)));
+    assert_eq!(run(6, 1), ("6.2".into(), Some(0)));
+    assert_eq!(run(6, 2), ("6.3".into(), Some(0)));
+    // A node without a clock.
+    assert_eq!(run(0, 2), ("77.4".into(), Some(0)));
+    assert_eq!(run(0, 2), ("77.5".into(), Some(0)));
+    check(&mut memory, "DBIRTH n/d", &payload(1, &[metric(3)]), &["m Number(1.0) 1000 #1", "online true"]);
+}
+
+#[test]
+fn a_birth_that_comes_again_forgets_nothing() {
+    let mut memory = MapMemory::default();
+    apply(&mut memory, "NBIRTH n", &node_birth(5, 1), 0);
+    apply(&mut memory, "DBIRTH n/d", &payload(1, &[metric(3)]), 0);
+    check(&mut memory, "NBIRTH n", &node_birth(5, 1), &["bdSeq Number(1.0) 5 #0", "online true"]);
+    let data = payload(2, &[vec![int(2, 3), double(2.0)]]);
+    check(&mut memory, "DDATA n/d", &data, &["m Number(2.0) 1000 #2"]);
 }
 
 #[test]
 fn deaths() {
-    let session = |number| vec![bytes(1, b"bdSeq"), int(4, 8), int(11, number)];
     let mut memory = MapMemory::default();
     check(&mut memory, "NDEATH n", &payload(0, &[session(1)]), &["online false"]);
     assert!(memory.is_empty());
-    apply(&mut memory, "NBIRTH n", &payload(0, &[session(2)]), 0);
+    apply(&mut memory, "NBIRTH n", &node_birth(1, 2), 0);
+    for (seq, device) in [(1, "DBIRTH n/a"), (2, "DBIRTH n/b"), (3, "DBIRTH n/c")] {
+        check(&mut memory, device, &payload(seq, &[]), &["online true"]);
+    }
     check(&mut memory, "NDEATH n", &payload(0, &[session(1)]), &[]);
-    check(&mut memory, "DDEATH n/d", &payload(1, &[]), &["online false"]);
+    check(&mut memory, "DDEATH n/b", &payload(4, &[]), &["online false"]);
+    check(&mut memory, "NDEATH n", &payload(0, &[session(2)]), &["online false", "n.a offline", "n.c offline"]);
     check(&mut memory, "NDEATH n", &payload(0, &[session(2)]), &["online false"]);
-    assert!(!memory.node("Plant1", "n").unwrap().is_online);
+}
+
+#[test]
+fn devices_are_offline_after_a_birth_of_another_session() {
+    let mut memory = MapMemory::default();
+    let born = |memory: &mut MapMemory, time_ms, number| {
+        apply(memory, "NBIRTH n", &node_birth(time_ms, number), 0).split_off(1)
+    };
+    assert_eq!(born(&mut memory, 1, 2), ["online true"]);
+    apply(&mut memory, "DBIRTH n/a", &payload(1, &[]), 0);
+    // The node was asked for its births.
+    assert_eq!(born(&mut memory, 2, 2), ["online true"]);
+    // Its death did not come.
+    assert_eq!(born(&mut memory, 3, 3), ["online true", "n.a offline"]);
+    apply(&mut memory, "DBIRTH n/a", &payload(1, &[]), 0);
+    assert_eq!(born(&mut memory, 4, 3), ["online true"]);
 }
 
 #[test]
 fn a_birth_beyond_the_bound_is_told() {
-    let metrics: Vec<_> = (0..1_030).map(|alias| vec![bytes(1, b"m"), int(2, alias), double(1.0)]).collect();
-    let lines = apply(&mut MapMemory::default(), "DBIRTH n/d", &payload(0, &metrics), 0);
-    assert_eq!(lines.len(), 1_032);
-    assert!(lines[1_030].contains("6 metrics of the birth are more than weir remembers"), "{}", lines[1_030]);
+    let metrics: Vec<_> = (0..262).map(metric).collect();
+    let mut memory = MapMemory::default();
+    apply(&mut memory, "NBIRTH n", &payload(0, &[]), 0);
+    let lines = apply(&mut memory, "DBIRTH n/d", &payload(1, &metrics), 0);
+    assert_eq!(lines.len(), 264);
+    let told = "6 metrics of the birth are more than weir remembers (limits.metrics_per_device: 256)";
+    assert!(lines[262].contains(told), "{}", lines[262]);
+}
+
+#[test]
+fn a_node_without_room_stands_for_itself() {
+    let mut memory = MapMemory::default();
+    for node in 0..4_096 {
+        apply(&mut memory, &format!("NBIRTH {node}"), &payload(0, &[]), 0);
+    }
+    check(&mut memory, "NBIRTH n", &payload(0, &[metric(1)]), &["m Number(1.0) 1000 #0", "online true"]);
+    let data = payload(1, &[vec![int(2, 1), double(2.0)]]);
+    check(&mut memory, "NDATA n", &data, &[" UnknownAlias(1) 1000 #1"]);
+    check(&mut memory, "DDEATH n/d", &payload(1, &[]), &["online false"]);
+    assert_eq!(position(&mut memory, "NDATA n", 2), None);
+}
+
+#[test]
+fn a_compressed_payload_is_unpacked() {
+    use std::io::Write as _;
+    let inner = payload(4, &[metric(1)]);
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(&inner).unwrap();
+    let packed = |body: &[u8]| [bytes(4, b"SPBV1.0_COMPRESSED"), bytes(5, body)].concat();
+    assert_eq!(unpacked_body(&packed(&zlib.finish().unwrap())), Ok(Some(inner.clone())));
+    assert_eq!(unpacked_body(&[bytes(4, b"other"), bytes(5, &inner)].concat()), Ok(None));
+    assert_eq!(unpacked_body(&inner), Ok(None));
+    assert!(unpacked_body(&packed(b"plain")).unwrap_err().contains("neither zlib nor gzip"));
 }
 
 #[test]
 fn faults_are_told() {
     let mut memory = MapMemory::default();
-    let mut refused = |to: &str, payload: &[u8]| decode(topic_of(to), payload, 0, &mut memory).unwrap_err();
+    let mut refused =
+        |to: &str, payload: &[u8]| decode(topic_of(to), payload, 0, || id_of(to), &mut memory).unwrap_err();
     assert_eq!(refused("NBIRTH n", &[0x12, 9, 1]), "cut short: a field goes beyond the end of its message (at byte 2)");
     assert_eq!(refused("NDATA n", &bytes(2, &bytes(1, &[0xff]))), "the name of a metric is not UTF-8 (before byte 5)");
     assert_eq!(refused("XDATA n", &[]), "`XDATA` in the topic is no type of message of Sparkplug B");
@@ -259,7 +405,7 @@ proptest! {
         let mut memory = MapMemory::default();
         for (kind, content, is_metric, arrival_ms) in messages {
             let content = if is_metric { bytes(2, &content) } else { content };
-            let _ = decode(topic_of(types[kind]), &content, arrival_ms, &mut memory);
+            let _ = decode(topic_of(types[kind]), &content, arrival_ms, || id_of(types[kind]), &mut memory);
         }
         let mut stored = Vec::new();
         memory.encode(&mut stored);
