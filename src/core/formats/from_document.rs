@@ -1,14 +1,16 @@
 //! Readings of JSON documents and of payloads that are one value.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use super::about::DeviceAbout;
 use super::compiled::CompiledMap;
 use super::document::{MapDocument, ROOT, shared};
 use super::mapped::{Ignored, MappedElement, MappedReading, MappedTime};
 use super::names::device_id;
 use super::pattern::Captures;
 use super::reading::{MessageBuilder, ValuePlace};
-use super::template::text_of;
+use super::template::{Template, text_of};
 use super::values::FoundValue;
 use crate::core::json::{JsonToken, is_filler};
 
@@ -58,8 +60,12 @@ impl CompiledMap {
         if readings.is_empty() {
             return;
         }
+        let device = device_id(self.device.fill(place.input(&Cow::Borrowed(""))));
+        if let Some(about) = self.about(place) {
+            builder.message.about.push((shared(&device), Arc::new(about)));
+        }
         let element = MappedElement {
-            device: device_id(self.device.fill(place.input(&Cow::Borrowed("")))),
+            device,
             time: self.time.read(document, at),
             seq: self.seq(document, at),
             boot: self.boot.as_ref().and_then(|path| text_of(path.token(document, at))),
@@ -67,6 +73,17 @@ impl CompiledMap {
             readings,
         };
         builder.push(element);
+    }
+
+    /// What an element says of its device.
+    fn about(&self, place: ValuePlace<'_, '_>) -> Option<DeviceAbout> {
+        if self.device_name.is_none() && self.device_model.is_none() {
+            return None;
+        }
+        let none = Cow::Borrowed("");
+        let text = |template: &Option<Template>| template.as_ref().map(|template| template.fill(place.input(&none)));
+        let about = DeviceAbout::new(text(&self.device_name).as_deref(), text(&self.device_model).as_deref(), None);
+        Some(about).filter(|about| !about.is_empty())
     }
 
     /// The sequence number of an element. What is no number is none.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::discoveries::Discoveries;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64};
 
 /// Largest number of edge nodes. At the bound a node that is offline makes room for another.
@@ -24,6 +25,8 @@ const VERSION: u8 = 1;
 pub struct MapMemory {
     nodes: BTreeMap<(Box<str>, Box<str>), Arc<EdgeNode>>,
     definitions: usize,
+    /// What discovery messages said. It is stored apart.
+    pub(super) discoveries: Arc<Discoveries>,
 }
 
 /// What is remembered of an edge node.
