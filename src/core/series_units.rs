@@ -88,7 +88,8 @@ impl SeriesUnits {
         if self.0.is_empty() {
             return;
         }
-        let text = |unit: &Option<Arc<str>>, out: &mut Vec<u8>| put_bytes(unit.as_deref().unwrap_or("").as_bytes(), out);
+        let text =
+            |unit: &Option<Arc<str>>, out: &mut Vec<u8>| put_bytes(unit.as_deref().unwrap_or("").as_bytes(), out);
         put_u64(self.0.len() as u64, out);
         for SeriesUnit { newest, before } in &self.0 {
             text(newest, out);

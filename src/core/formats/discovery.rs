@@ -65,7 +65,8 @@ impl Scopes<'_, '_> {
     /// What the component says about its topic, if that says anything.
     fn announcement(self) -> Option<Announcement> {
         let topic = self.topic("state_topic", "stat_t")?;
-        let key = self.text("value_template", "val_tpl").map_or_else(|| Some(String::new()), |text| template_key(&text));
+        let key =
+            self.text("value_template", "val_tpl").map_or_else(|| Some(String::new()), |text| template_key(&text));
         let unit = key.zip(self.text("unit_of_measurement", "unit_of_meas"));
         let about = self.about();
         (unit.is_some() || !about.is_empty()).then_some(Announcement { topic, unit, about })
@@ -170,8 +171,10 @@ mod tests {
         }
     }
 
-    /// Topic, key, unit, name and model of each announcement.
-    fn check(payload: &str, expected: &[(&str, Option<(&str, &str)>, Option<&str>, Option<&str>)]) {
+    /// Topic, key and unit, name, and model of an announcement.
+    type Announced<'a> = (&'a str, Option<(&'a str, &'a str)>, Option<&'a str>, Option<&'a str>);
+
+    fn check(payload: &str, expected: &[Announced<'_>]) {
         let message = read(&MapDocument::parse(payload).unwrap());
         let found: Vec<_> = message
             .announcements

@@ -10,7 +10,7 @@ use super::mapped::{Ignored, MappedElement, MappedReading, MappedTime};
 use super::names::device_id;
 use super::pattern::Captures;
 use super::reading::{MessageBuilder, ValuePlace};
-use super::template::{Template, text_of};
+use super::template::text_of;
 use super::values::FoundValue;
 use crate::core::json::{JsonToken, is_filler};
 
@@ -81,8 +81,9 @@ impl CompiledMap {
             return None;
         }
         let none = Cow::Borrowed("");
-        let text = |template: &Option<Template>| template.as_ref().map(|template| template.fill(place.input(&none)));
-        let about = DeviceAbout::new(text(&self.device_name).as_deref(), text(&self.device_model).as_deref(), None);
+        let [name, model] = [&self.device_name, &self.device_model]
+            .map(|template| template.as_ref().map(|template| template.fill(place.input(&none)).into_owned()));
+        let about = DeviceAbout::new(name.as_deref(), model.as_deref(), None);
         Some(about).filter(|about| !about.is_empty())
     }
 

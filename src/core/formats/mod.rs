@@ -48,8 +48,8 @@ pub use settings::{
 };
 
 use compiled::CompiledMap;
-pub(in crate::core) use reading::KnownTopic;
 use pattern_trie::PatternTrie;
+pub(in crate::core) use reading::KnownTopic;
 
 /// The maps, compiled.
 #[derive(Debug, Default)]

@@ -60,8 +60,7 @@ fn units(effects: &[Effect]) -> Vec<(i64, String, Option<String>)> {
 #[track_caller]
 fn check(bench: &mut OperatorHarness, offset_ms: i64, input: Input, expected: &[(i64, &str, Option<&str>)]) {
     let found = units(&bench.apply(T0 + offset_ms, &[input]));
-    let found: Vec<_> =
-        found.iter().map(|(start, metric, unit)| (*start, metric.as_str(), unit.as_deref())).collect();
+    let found: Vec<_> = found.iter().map(|(start, metric, unit)| (*start, metric.as_str(), unit.as_deref())).collect();
     assert_eq!(found, expected);
 }
 
@@ -200,7 +199,10 @@ fn a_tenant_says_nothing_of_others() {
         let Input::Publish { payload, .. } = discovery(&format!("{of}flat/b"), "p", "W") else { panic!() };
         Input::on(&format!("{from}ha/x/config"), payload)
     };
-    bench.apply(T0, &[announce("acme/", "zeta/"), announce("acme/", ""), announce("", "zeta/"), announce("acme/", "acme/")]);
+    bench.apply(
+        T0,
+        &[announce("acme/", "zeta/"), announce("acme/", ""), announce("", "zeta/"), announce("acme/", "acme/")],
+    );
     let reading = format!(r#"{{"ts":{T0},"p":1}}"#);
     for (prefix, expected) in [("zeta/", None), ("", None), ("acme/", some("W"))] {
         bench.apply(T0, &[Input::on(&format!("{prefix}flat/b"), reading.clone())]);

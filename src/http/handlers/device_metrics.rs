@@ -119,7 +119,11 @@ impl DevicePage {
                 let _ = writeln!(out, "{}{{{labels}}} {}", gauge.name, sample_value((gauge.value)(*recent)));
             }
         }
-        header(&mut out, "weir_device_metric_info", "Always 1; the label unit is the unit of the metric, where it is known.");
+        header(
+            &mut out,
+            "weir_device_metric_info",
+            "Always 1; the label unit is the unit of the metric, where it is known.",
+        );
         for (window, labels) in self.windows.iter().zip(&labels) {
             if let Some(unit) = &window.unit {
                 let _ = writeln!(out, "weir_device_metric_info{{{labels},unit=\"{}\"}} 1", escape_label(unit));
@@ -138,7 +142,11 @@ impl DevicePage {
             let seconds = sample_value(device.last_seen_ms as f64 / 1_000.0);
             let _ = writeln!(out, "weir_device_last_seen_seconds{{device=\"{id}\"}} {seconds}");
         }
-        header(out, "weir_device_info", "Always 1; labels with what the device says of itself, where it says anything.");
+        header(
+            out,
+            "weir_device_info",
+            "Always 1; labels with what the device says of itself, where it says anything.",
+        );
         for device in self.devices.iter().filter(|device| !device.about.is_empty()) {
             let text = |text: &Option<Box<str>>| escape_label(text.as_deref().unwrap_or(""));
             let (id, about) = (escape_label(&device.device_id), &device.about);

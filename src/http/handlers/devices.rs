@@ -207,12 +207,9 @@ fn detail(device: DeviceDetail) -> Result<DeviceDetailBody, ApiProblem> {
         let json = String::from_utf8(window.json).map_err(|_| ApiProblem::internal())?;
         RawValue::from_string(json).map_err(|_| ApiProblem::internal())
     };
-    let series = device
-        .series
-        .into_iter()
-        .map(|SeriesDetail { metric, unit, last_window: last }| {
-            Ok(MetricBody { metric, unit, last_window: last.map(last_window).transpose()? })
-        });
+    let series = device.series.into_iter().map(|SeriesDetail { metric, unit, last_window: last }| {
+        Ok(MetricBody { metric, unit, last_window: last.map(last_window).transpose()? })
+    });
     let metrics = series.collect::<Result<_, ApiProblem>>()?;
     let details = ClockDetails::from(&device.summary.clock);
     let mut summary = DeviceBody::from(device.summary);

@@ -34,10 +34,7 @@ fn announcements_of_families_give_units() {
     check.publish("tele/desk/SENSOR", r#"{"AM2301":{"Temperature":19.5,"Humidity":40}}"#, false);
     check.settle();
     let degrees = || json!("°C");
-    assert_eq!(
-        units(&check, "kitchen"),
-        [("battery".to_owned(), Value::Null), ("temperature".to_owned(), degrees())]
-    );
+    assert_eq!(units(&check, "kitchen"), [("battery".to_owned(), Value::Null), ("temperature".to_owned(), degrees())]);
     assert_eq!(units(&check, "esp32-a"), [("living_room_temperature".to_owned(), degrees())]);
     assert_eq!(units(&check, "desk")[1], ("AM2301.Temperature".to_owned(), degrees()));
     let kitchen = check.weir.json("/api/v1/devices/kitchen");
