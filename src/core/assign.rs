@@ -41,7 +41,12 @@ impl Operator {
             self.place(slot, series, name, checked.time_ms, value).map(|placement| (slot, placement))
         });
         match placed {
-            Ok((slot, placement)) => self.count_accepted(batch, slot, checked, placement),
+            Ok((slot, placement)) => {
+                if let JsonToken::Measured(_, unit) = value {
+                    self.note_unit(slot, name, *unit);
+                }
+                self.count_accepted(batch, slot, checked, placement);
+            }
             Err(_) if self.is_absent(value) => self.count_absent(origin, index, checked.slot),
             Err(problem) => {
                 self.totals.received += 1;

@@ -7,6 +7,7 @@ use crate::core::backlog::Backlog;
 use crate::core::carried::CarriedRules;
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_i64, put_u64, put_words};
 use crate::core::dedup::SequenceSet;
+use crate::core::description::DeviceDescription;
 use crate::core::device_clock::DeviceClock;
 use crate::core::error_share::ErrorShare;
 use crate::core::liveness::DeviceLiveness;
@@ -45,9 +46,10 @@ const TAG_BACKLOG: u8 = 9;
 const TAG_RETURN: u8 = 10;
 /// What the errors log holds of the errors of the device.
 const TAG_ERROR_SHARE: u8 = 11;
-
 /// Whether the device is online.
 const TAG_LIVENESS: u8 = 12;
+/// What the device says of itself.
+const TAG_DESCRIPTION: u8 = 13;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -174,6 +176,9 @@ impl Device {
         self.series.insert(at, series);
         if let Some(backlog) = self.rare.backlog_mut() {
             backlog.insert_series(at);
+        }
+        if let Some(description) = self.rare.existing_mut().and_then(|rare| rare.description.as_mut()) {
+            description.units.insert_series(at);
         }
     }
 
@@ -302,6 +307,9 @@ impl Device {
         if let Some(liveness) = &self.rare.liveness {
             put_field(TAG_LIVENESS, out, |out| liveness.encode(out));
         }
+        if let Some(description) = &self.rare.description {
+            put_field(TAG_DESCRIPTION, out, |out| description.encode(out));
+        }
         if let Some(carried) = &self.rare.carried
             && !defects::is(Defect::ForgetWindowSizes)
         {
@@ -360,6 +368,11 @@ impl Device {
             }
             TAG_LIVENESS => {
                 self.rare.fields_mut().liveness = Some(Box::new(DeviceLiveness::decode(field)?));
+                Ok(())
+            }
+            TAG_DESCRIPTION => {
+                let description = DeviceDescription::decode(field, self.series.len())?;
+                self.rare.fields_mut().description = Some(Box::new(description));
                 Ok(())
             }
             TAG_PASSED => {

@@ -39,7 +39,9 @@ fn with_token(hash: u64, token: &JsonToken<'_>) -> u64 {
         JsonToken::Absent => hash.rotate_left(5) ^ ABSENT,
         JsonToken::Text(text) => with_text(hash ^ 1, text.as_bytes()),
         JsonToken::Bool(value) => (hash ^ u64::from(*value)).rotate_left(9),
-        JsonToken::Computed(value) => with_text(hash ^ 2, &value.to_bits().to_le_bytes()),
+        JsonToken::Computed(value) | JsonToken::Measured(value, _) => {
+            with_text(hash ^ 2, &value.to_bits().to_le_bytes())
+        }
         JsonToken::UnixMs(time_ms) => with_text(hash ^ 3, &time_ms.to_le_bytes()),
         // Values that are no readings. Their kinds have names of different lengths.
         other => hash.rotate_left(5) ^ other.kind().len() as u64,

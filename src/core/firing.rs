@@ -384,6 +384,7 @@ impl Operator {
         let device = &mut self.devices[due.slot];
         let max_runs = MAX_RUNS + device.rare.backlog.as_ref().map_or(0, |_| max_held);
         let closing_end_ms = device.closing_end_ms(due.end_ms, self.settings.current.allowed_lateness_ms);
+        let unit = device.unit(due.series).cloned();
         let passed_ms = device.rare.passed_ms.max(self.clocks.set_backs.passed_ms);
         let Some(series) = device.series.get_mut(due.series) else { return };
         let window = match due.place {
@@ -400,7 +401,8 @@ impl Operator {
         }
         self.clocks.set_backs.highest_revision = self.clocks.set_backs.highest_revision.max(revision);
         let supersedes = (window.firings > 0).then_some(window.fired_seq);
-        out.window(seq, &WindowResult { supersedes, ..window.result(&device.id, &series.metric, revision) });
+        let result = window.result(&device.id, &series.metric, unit.as_deref(), revision);
+        out.window(seq, &WindowResult { supersedes, ..result });
         if window.firings == 0 {
             self.totals.windows_first += 1;
             self.totals.windows_backlog += u64::from(window.flags.backlog);

@@ -123,6 +123,7 @@ impl Operator {
             self.remove_device(slot);
         }
         self.series.metric_names.drop_unused();
+        self.series.units.drop_unused();
     }
 
     fn remove_device(&mut self, slot: Slot) {

@@ -1,5 +1,6 @@
 //! Messages that a map takes: what the map makes of them goes the way of decoded messages.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
@@ -13,6 +14,7 @@ use crate::core::map_activity::MapOutcome;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::replayed::WantedReadings;
+use crate::core::series_units::kept_unit;
 use crate::core::settings::SequenceBits;
 use crate::core::timestamp::{MAX_MS, MIN_MS};
 
@@ -55,7 +57,13 @@ impl Operator {
         let (publish, rules) = (*origin.publish, DecodeRules::of(&self.settings.current));
         let prefix = self.tenant_prefix(origin);
         self.map_memory.enter(&prefix, self.settings.current.max_metrics_per_device);
-        let mut mapped = maps.map(found, topic, publish.payload, origin.arrival_ms, &mut self.map_memory);
+        let known = self.map_memory.known(publish.topic, batch.topic_device);
+        let memory = &mut self.map_memory;
+        let mut mapped = maps.map_known(found, topic, publish.payload, origin.arrival_ms, known, memory);
+        let (announcements, about) = match &mut mapped {
+            Ok(mapped) => (std::mem::take(&mut mapped.announcements), std::mem::take(&mut mapped.about)),
+            Err(_) => (Vec::new(), Vec::new()),
+        };
         let status = mapped.as_mut().ok().and_then(|mapped| mapped.status.take());
         let offline = mapped.as_mut().map(|mapped| std::mem::take(&mut mapped.offline)).unwrap_or_default();
         if let Some((group, node)) = mapped.as_ref().ok().and_then(|mapped| mapped.rebirth.as_ref()) {
@@ -68,9 +76,16 @@ impl Operator {
         }
         let bits = self.map_settings(found).map_or(SequenceBits::Bits64, counter_width);
         let outcome = match mapped.map_err(MalformedMapped::Map).and_then(|mapped| to_decoded(mapped, bits, rules)) {
-            Ok(message) if message.elements.is_empty() && status.is_some() => MapOutcome::Status,
-            Ok(message) if message.elements.is_empty() => MapOutcome::Ignored,
-            Ok(message) => self.mapped_readings(batch, origin, found, &message, out),
+            Ok((message, _)) if message.elements.is_empty() && (status.is_some() || !announcements.is_empty()) => {
+                MapOutcome::Status
+            }
+            Ok((message, _)) if message.elements.is_empty() => MapOutcome::Ignored,
+            Ok((message, units)) => {
+                self.work.units.extend(units.iter().map(|unit| self.series.units.share(unit)));
+                let outcome = self.mapped_readings(batch, origin, found, &message, out);
+                self.work.units.clear();
+                outcome
+            }
             Err(malformed) => {
                 let map = self.map_name(found);
                 let malformed = MalformedByMap { map: &map, malformed: &malformed };
@@ -78,6 +93,10 @@ impl Operator {
                 MapOutcome::Malformed
             }
         };
+        for (device, about) in about.iter().filter(|_| outcome == MapOutcome::Readings) {
+            self.note_about_of(batch, device, about);
+        }
+        self.note_announcements(batch, &announcements);
         if let Some(status) = status {
             self.note_status(batch, origin, &status, out);
             self.end_message(origin, out);
@@ -142,7 +161,7 @@ impl Operator {
         }
         let bits = self.map_settings(found).map_or(SequenceBits::Bits64, counter_width);
         let message = match mapped.map_err(MalformedMapped::Map).and_then(|mapped| to_decoded(mapped, bits, rules)) {
-            Ok(message) => message,
+            Ok((message, _)) => message,
             Err(malformed) => {
                 let map = self.map_name(found);
                 let malformed = MalformedByMap { map: &map, malformed: &malformed };
@@ -179,16 +198,43 @@ fn counter_width(settings: &MapSettings) -> SequenceBits {
     }
 }
 
-/// The message in the form of decoded ones.
+/// Units of the readings of a message, without those that are none.
+#[derive(Debug, Default)]
+struct MessageUnits<'a>(Vec<Cow<'a, str>>);
+
+/// Units of a message with which the next one is compared. A message with more has some twice.
+const COMPARED_UNITS: usize = 16;
+
+impl<'a> MessageUnits<'a> {
+    /// Index of a unit, which is new or not; `None`: it is none.
+    fn index(&mut self, unit: Cow<'a, str>) -> Option<u16> {
+        let unit = match unit {
+            Cow::Borrowed(unit) => Cow::Borrowed(kept_unit(unit)?),
+            Cow::Owned(unit) => Cow::Owned(kept_unit(&unit)?.to_owned()),
+        };
+        let known = self.0.iter().rev().take(COMPARED_UNITS).position(|known| *known == unit);
+        let index = match known {
+            Some(back) => self.0.len() - 1 - back,
+            None => {
+                self.0.push(unit);
+                self.0.len() - 1
+            }
+        };
+        u16::try_from(index).ok()
+    }
+}
+
+/// The message in the form of decoded ones, and the units of its readings.
 fn to_decoded(
     mapped: MappedMessage<'_>,
     bits: SequenceBits,
     rules: DecodeRules,
-) -> Result<DecodedMessage<'_>, MalformedMapped> {
+) -> Result<(DecodedMessage<'_>, Vec<Cow<'_, str>>), MalformedMapped> {
     let count: usize = mapped.elements.iter().map(|element| element.readings.len()).sum();
     if count > rules.max_readings {
         return Err(MalformedMapped::Count(MalformedMessage::TooManyReadings(rules.max_readings)));
     }
+    let mut units = MessageUnits::default();
     let mut entries = Vec::with_capacity(count);
     let mut elements = Vec::with_capacity(mapped.elements.len());
     for MappedElement { device, time, seq, position, boot, is_historical: _, readings } in mapped.elements {
@@ -196,7 +242,7 @@ fn to_decoded(
             continue;
         }
         let start = entries.len();
-        entries.extend(readings.into_iter().map(entry));
+        entries.extend(readings.into_iter().map(|reading| entry(reading, &mut units)));
         elements.push(ElementFields::of_metrics(
             JsonToken::Text(device),
             time_token(time),
@@ -208,13 +254,16 @@ fn to_decoded(
             start..entries.len(),
         ));
     }
-    Ok(DecodedMessage::of_elements(elements, entries))
+    Ok((DecodedMessage::of_elements(elements, entries), units.0))
 }
 
-fn entry(reading: MappedReading<'_>) -> MetricEntry<'_> {
+fn entry<'a>(reading: MappedReading<'a>, units: &mut MessageUnits<'a>) -> MetricEntry<'a> {
     let refused = |value| JsonToken::Refused(Box::new(value));
     let value = match reading.value {
-        MappedValue::Number(value) => JsonToken::Computed(value),
+        MappedValue::Number(value) => match reading.unit.and_then(|unit| units.index(unit)) {
+            Some(unit) => JsonToken::Measured(value, unit),
+            None => JsonToken::Computed(value),
+        },
         MappedValue::Text(text) => JsonToken::Text(text),
         MappedValue::NameTwice(first, second) => refused(RefusedValue::NameTwice(first, second)),
         MappedValue::UnknownAlias(alias) => refused(RefusedValue::UnknownAlias(alias)),

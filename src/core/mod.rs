@@ -4,6 +4,7 @@
 //! settings the effects are the same, byte for byte.
 
 pub mod carried;
+pub mod description;
 pub mod formats;
 pub mod group;
 pub mod liveness;
@@ -64,6 +65,7 @@ mod registry;
 mod replay;
 mod retained;
 mod sequences;
+mod series_units;
 mod set_back;
 mod side_output;
 mod timestamp;

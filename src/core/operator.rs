@@ -5,6 +5,8 @@
 //! (readings), `firing` (watermarks and windows), `side_output` (rejections), `replay`, `lifetime` (devices come and go),
 //! `snapshot` (checkpoints), `query` and `selection` (questions of the API).
 
+use std::sync::Arc;
+
 use crate::core::catching_up::BacklogCounts;
 use crate::core::client::Clients;
 use crate::core::clocks::Clocks;
@@ -38,6 +40,8 @@ pub(super) struct ActiveSettings {
 pub(super) struct SeriesTable {
     /// Names of all metrics, shared by the series that have them.
     pub metric_names: Names,
+    /// Units of all series, shared by those that have them.
+    pub units: Names,
     /// Number of (device, metric) pairs.
     pub count: usize,
     /// Number of windows held, fired ones included.
@@ -72,6 +76,8 @@ pub(super) struct BatchWork {
     pub device_id: String,
     /// Errors of the message at hand.
     pub errors: MessageErrors,
+    /// Units of the readings of the message at hand.
+    pub units: Vec<Arc<str>>,
     /// Devices that are over their share of the errors log.
     pub over_share: Vec<Option<DeviceId>>,
 }
@@ -170,6 +176,7 @@ impl Operator {
 
     /// Sizes of the state.
     pub fn sizes(&self) -> Sizes {
+        let (discovered_topics, discoveries_replaced) = self.map_memory.discovered();
         Sizes {
             devices: self.devices.len(),
             series: self.series.count,
@@ -180,6 +187,8 @@ impl Operator {
             clients: self.clients.len(),
             extra_digests: self.extra_digests,
             offline: self.offline,
+            discovered_topics,
+            discoveries_replaced,
         }
     }
 

@@ -21,6 +21,9 @@ pub use stored_error::{ErrorReader, is_same_error};
 const WINDOW_FORMAT: u8 = 1;
 /// [`WINDOW_FORMAT`] with a byte of flags at the end, which is not 0.
 const FLAGGED_WINDOW_FORMAT: u8 = 2;
+/// [`WINDOW_FORMAT`] with a byte of flags, which may be 0, and the unit at the end.
+const UNIT_WINDOW_FORMAT: u8 = 3;
+
 /// One firing of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowResult<'a> {
@@ -28,6 +31,8 @@ pub struct WindowResult<'a> {
     pub device_id: &'a str,
     /// Metric name.
     pub metric: &'a str,
+    /// Unit of the values, as it was known when the window fired; `None` where none was known, and never empty.
+    pub unit: Option<&'a str>,
     /// First millisecond of the window, Unix time.
     pub window_start_ms: i64,
     /// First millisecond after the window, Unix time.
@@ -60,7 +65,11 @@ impl<'a> WindowResult<'a> {
     /// Appends the stored form: a format byte, then the fields in the binary form of [`codec`](crate::core::codec).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = self.flags.bits();
-        out.push(if flags == 0 { WINDOW_FORMAT } else { FLAGGED_WINDOW_FORMAT });
+        out.push(match (self.unit, flags) {
+            (Some(_), _) => UNIT_WINDOW_FORMAT,
+            (None, 0) => WINDOW_FORMAT,
+            (None, _) => FLAGGED_WINDOW_FORMAT,
+        });
         put_bytes(self.device_id.as_bytes(), out);
         put_bytes(self.metric.as_bytes(), out);
         put_i64(self.window_start_ms, out);
@@ -71,8 +80,11 @@ impl<'a> WindowResult<'a> {
         for float in [self.sum, self.mean, self.min, self.max, self.first, self.last, self.stddev] {
             put_f64(float, out);
         }
-        if flags != 0 {
+        if flags != 0 || self.unit.is_some() {
             out.push(flags);
+        }
+        if let Some(unit) = self.unit {
+            put_bytes(unit.as_bytes(), out);
         }
     }
 
@@ -87,14 +99,15 @@ impl<'a> WindowResult<'a> {
 
     fn read(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         let format = reader.u8()?;
-        if !matches!(format, WINDOW_FORMAT | FLAGGED_WINDOW_FORMAT) {
+        if !(WINDOW_FORMAT..=UNIT_WINDOW_FORMAT).contains(&format) {
             return Err(DecodeError::Content("unknown format of a window"));
         }
         let (device_id, metric) = (reader.str()?, reader.str()?);
         let window_start_ms = reader.i64()?;
-        let window = Self {
+        let mut window = Self {
             device_id,
             metric,
+            unit: None,
             window_start_ms,
             window_end_ms: window_start_ms.wrapping_add(reader.u64()? as i64),
             revision: reader.u32()?,
@@ -107,8 +120,16 @@ impl<'a> WindowResult<'a> {
             first: reader.f64()?,
             last: reader.f64()?,
             stddev: reader.f64()?,
-            flags: if format == FLAGGED_WINDOW_FORMAT { read_window_flags(reader)? } else { WindowFlags::default() },
+            flags: match format {
+                FLAGGED_WINDOW_FORMAT => read_window_flags(reader)?,
+                UNIT_WINDOW_FORMAT => WindowFlags::from_bits(reader.u8()?)?,
+                _ => WindowFlags::default(),
+            },
         };
+        if format == UNIT_WINDOW_FORMAT {
+            let unit = Some(reader.str()?).filter(|unit| !unit.is_empty());
+            window.unit = Some(unit.ok_or("a window of format 3 without a unit")?);
+        }
         reader.end()?;
         Ok(window)
     }

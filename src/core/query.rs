@@ -1,7 +1,8 @@
 //! Questions of the API about the operator's state. They change nothing.
 
-use crate::core::device::Device;
+use crate::core::device::{Device, Slot};
 use crate::core::device_clock::ClockView;
+use crate::core::formats::DeviceAbout;
 use crate::core::liveness::DeviceLiveness;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
@@ -51,6 +52,8 @@ pub struct DeviceSummary {
     pub metrics: usize,
     /// Whether the device is online; `None` where nothing said so.
     pub liveness: Option<DeviceLiveness>,
+    /// What the device says of itself.
+    pub about: DeviceAbout,
 }
 
 /// The last closed window of a series.
@@ -60,6 +63,8 @@ pub struct LastWindow {
     pub device_id: String,
     /// Metric name.
     pub metric: String,
+    /// Unit of the metric, if it is known.
+    pub unit: Option<String>,
     /// Sequence number of the newest firing.
     pub seq: u64,
     /// JSON of the newest firing, as the API shows it.
@@ -78,6 +83,17 @@ pub struct LastWindow {
     pub last: f64,
 }
 
+/// What metrics say of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceFacts {
+    /// Device id.
+    pub device_id: String,
+    /// Arrival time of its last message, Unix milliseconds.
+    pub last_seen_ms: i64,
+    /// What the device says of itself.
+    pub about: DeviceAbout,
+}
+
 /// One device with its series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceDetail {
@@ -86,8 +102,19 @@ pub struct DeviceDetail {
     /// Ranges of sequence numbers seen since the device restarted; both ends belong to them. Numbers behind a wrap are
     /// continued: 65,537 is the 1 behind the first wrap of a counter of 16 bits.
     pub sequence_ranges: Vec<(u64, u64)>,
-    /// Metrics of the device, each with its last closed window.
-    pub series: Vec<(String, Option<LastWindow>)>,
+    /// Metrics of the device.
+    pub series: Vec<SeriesDetail>,
+}
+
+/// One metric of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesDetail {
+    /// Metric name.
+    pub metric: String,
+    /// Unit, if it is known.
+    pub unit: Option<String>,
+    /// Its last closed window.
+    pub last_window: Option<LastWindow>,
 }
 
 impl Operator {
@@ -114,11 +141,15 @@ impl Operator {
     /// One device, if it is known.
     pub fn device(&self, device_id: &str) -> Option<DeviceDetail> {
         let device = &self.devices[self.devices.find(device_id)?];
-        let last = |(index, series): (usize, &Series)| (series.metric.to_string(), last_window(device, index));
+        let detail = |(index, series): (usize, &Series)| SeriesDetail {
+            metric: series.metric.to_string(),
+            unit: device.unit(index).map(|unit| unit.to_string()),
+            last_window: last_window(device, index),
+        };
         Some(DeviceDetail {
             summary: self.summary(device),
             sequence_ranges: device.sequences.seen.ranges().collect(),
-            series: device.series.iter().enumerate().map(last).collect(),
+            series: device.series.iter().enumerate().map(detail).collect(),
         })
     }
 
@@ -141,6 +172,27 @@ impl Operator {
             }
         }
         (windows, more)
+    }
+
+    /// Facts about up to `limit` devices, in order of id, and how many devices there are besides. Those that have been silent for
+    /// longest come first into the number: an alert on silence must not end because others send.
+    pub fn device_facts(&self, limit: usize) -> (Vec<DeviceFacts>, usize) {
+        let mut slots: Vec<(usize, Slot)> = self.devices.slots_after(None).enumerate().collect();
+        let more = slots.len().saturating_sub(limit);
+        if more > 0 {
+            slots.sort_unstable_by_key(|&(place, slot)| (self.devices[slot].last_arrival_ms, place));
+            slots.truncate(limit);
+            slots.sort_unstable();
+        }
+        let facts = |(_, slot): (usize, Slot)| {
+            let device = &self.devices[slot];
+            DeviceFacts {
+                device_id: device.id.to_string(),
+                last_seen_ms: device.last_arrival_ms,
+                about: device.about(),
+            }
+        };
+        (slots.into_iter().map(facts).collect(), more)
     }
 
     pub(super) fn summary(&self, device: &Device) -> DeviceSummary {
@@ -166,6 +218,7 @@ impl Operator {
             retained_repeats: device.rare.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
             liveness: device.rare.liveness.as_deref().cloned(),
+            about: device.about(),
         }
     }
 
@@ -181,12 +234,14 @@ fn known(time_ms: i64) -> Option<i64> {
 fn last_window(device: &Device, index: usize) -> Option<LastWindow> {
     let series = device.series.get(index)?;
     let window = device.last_fired(index)?;
-    let result = window.result(&device.id, &series.metric, window.firings - 1);
+    let unit = device.unit_of_result(index, window.fired_seq).map(|unit| &**unit);
+    let result = window.result(&device.id, &series.metric, unit, window.firings - 1);
     let mut json = Vec::new();
     result.write_json(window.fired_seq, &mut json);
     Some(LastWindow {
         device_id: device.id.to_string(),
         metric: series.metric.to_string(),
+        unit: device.unit(index).map(|unit| unit.to_string()),
         seq: window.fired_seq,
         json,
         window_end_ms: window.end_ms,

@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use crate::core::backlog::Backlog;
 use crate::core::carried::CarriedRules;
+use crate::core::description::DeviceDescription;
 use crate::core::error_share::ErrorShare;
 use crate::core::liveness::DeviceLiveness;
 use crate::core::reason::Reason;
@@ -42,6 +43,8 @@ pub(super) struct RareFields {
     pub odd: OddCounts,
     /// Whether the device is online; `None` where nothing said so.
     pub liveness: Option<Box<DeviceLiveness>>,
+    /// What it says of itself; `None` where it says nothing.
+    pub description: Option<Box<DeviceDescription>>,
 }
 
 impl RareFields {
@@ -55,14 +58,17 @@ impl RareFields {
         rejected: Vec::new(),
         odd: OddCounts { values_absent: 0, arrival_times: 0 },
         liveness: None,
+        description: None,
     };
 
     fn is_empty(&self) -> bool {
-        let Self { passed_ms, live_ms, carried, backlog, retained, error_share, rejected, odd, liveness } = self;
+        let Self { passed_ms, live_ms, carried, backlog, retained, error_share, rejected, odd, liveness, description } =
+            self;
         (*passed_ms, *live_ms, *odd) == (NONE_MS, None, OddCounts::default())
             && (carried.is_none() && backlog.is_none() && retained.is_none() && error_share.is_none())
             && rejected.is_empty()
             && liveness.is_none()
+            && description.is_none()
     }
 }
 

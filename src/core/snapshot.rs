@@ -70,6 +70,8 @@ const TAG_DIVIDED_ELEMENTS: u8 = 12;
 const TAG_MAP_MEMORY: u8 = 13;
 /// What became of the messages of each map.
 const TAG_MAP_ACTIVITIES: u8 = 14;
+/// What discovery messages said.
+const TAG_DISCOVERIES: u8 = 15;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -213,6 +215,7 @@ impl Operator {
         }
         put_field(TAG_MAP_MEMORY, &mut out, |out| self.map_memory.encode(out));
         put_field(TAG_MAP_ACTIVITIES, &mut out, |out| self.map_activities.encode(out));
+        put_field(TAG_DISCOVERIES, &mut out, |out| self.map_memory.encode_discoveries(out));
         put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
@@ -318,9 +321,10 @@ impl Operator {
                 Ok(())
             }
             TAG_MAP_MEMORY => {
-                self.map_memory = MapMemory::decode(field)?;
+                self.map_memory = MapMemory::decode(field)?.with_discoveries_of(&self.map_memory);
                 Ok(())
             }
+            TAG_DISCOVERIES => self.map_memory.decode_discoveries(field),
             TAG_MAP_ACTIVITIES => {
                 self.map_activities = MapActivities::decode(field)?.of(&self.settings.current.maps);
                 Ok(())
@@ -354,6 +358,9 @@ impl Operator {
             }
             for series in &mut device.series {
                 series.metric = self.series.metric_names.share(&series.metric);
+            }
+            if let Some(description) = device.rare.existing_mut().and_then(|rare| rare.description.as_mut()) {
+                description.units.share(|unit| self.series.units.share(unit));
             }
             if key_group(&device.id) != group || self.devices.find(&device.id).is_some() {
                 return Err(DecodeError::Content("a device that does not belong there"));

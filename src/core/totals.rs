@@ -91,4 +91,8 @@ pub struct Sizes {
     pub extra_digests: usize,
     /// Devices that said that they are offline.
     pub offline: usize,
+    /// Topics that discovery messages spoke of.
+    pub discovered_topics: usize,
+    /// Number of such topics that gave way to others, since the journal began.
+    pub discoveries_replaced: u64,
 }

@@ -119,7 +119,7 @@ pub(super) fn value<'m>(token: &'m JsonToken<'_>, settings: &Settings) -> Result
         JsonToken::Number(number) => finite(number.to_f64(), number.text()),
         JsonToken::Bool(value) => Ok(f64::from(u8::from(*value))),
         JsonToken::Text(text) => text_value(text, settings),
-        JsonToken::Computed(value) => finite(*value, "inf"),
+        JsonToken::Computed(value) | JsonToken::Measured(value, _) => finite(*value, "inf"),
         JsonToken::Refused(refused) => Err(refused_value(refused)),
         JsonToken::Absent => Err(ReadingProblem::Missing("value")),
         JsonToken::Null if defects::is(Defect::CountAbsentValues) => Ok(0.0),

@@ -55,10 +55,17 @@ impl Window {
     }
 
     /// The result of the window as the firing `revision`.
-    pub fn result<'a>(&self, device_id: &'a str, metric: &'a str, revision: u32) -> WindowResult<'a> {
+    pub fn result<'a>(
+        &self,
+        device_id: &'a str,
+        metric: &'a str,
+        unit: Option<&'a str>,
+        revision: u32,
+    ) -> WindowResult<'a> {
         WindowResult {
             device_id,
             metric,
+            unit,
             window_start_ms: self.start_ms,
             window_end_ms: self.end_ms,
             revision,

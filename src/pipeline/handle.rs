@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::core::formats::{EdgeNodeView, MapMemorySizes, MapSettings, SparkplugTotals};
 use crate::core::map_activity::MapActivity;
 use crate::core::operator::Operator;
-use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::query::{DeviceDetail, DeviceFacts, DeviceSummary, LastWindow};
 use crate::core::replay_effects::ReplayEffect;
 use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::core::totals::{Sizes, Totals};
@@ -240,6 +240,11 @@ impl Pipeline {
     /// The last closed windows of all series that ended after `since_ms`, and how many more there are than `limit`.
     pub async fn last_windows(&self, since_ms: i64, limit: usize) -> Result<(Vec<LastWindow>, usize), Unavailable> {
         self.ask(move |operator| operator.last_windows(since_ms, limit)).await
+    }
+
+    /// Facts about up to `limit` devices, and how many more there are; see [`Operator::device_facts`].
+    pub async fn device_facts(&self, limit: usize) -> Result<(Vec<DeviceFacts>, usize), Unavailable> {
+        self.ask(move |operator| operator.device_facts(limit)).await
     }
 
     /// Whether each of these errors was replayed, or counts as replayed.

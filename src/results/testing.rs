@@ -46,6 +46,7 @@ pub(crate) fn append_windows(results: &ResultLogs, metrics: &[&str]) {
         let window = WindowResult {
             device_id: "pump-7",
             metric,
+            unit: None,
             window_start_ms: 0,
             window_end_ms: 5_000,
             revision: 0,

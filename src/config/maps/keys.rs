@@ -38,6 +38,7 @@ const PAYLOADS: &[(&str, PayloadFormat)] = &[
     ("senml_cbor", PayloadFormat::SenmlCbor),
     ("sparkplug_b", PayloadFormat::SparkplugB),
     ("ruuvi", PayloadFormat::Ruuvi),
+    ("homeassistant_discovery", PayloadFormat::HomeassistantDiscovery),
 ];
 const TIME_UNITS: &[(&str, TimeUnit)] =
     &[("auto", TimeUnit::Auto), ("s", TimeUnit::S), ("ms", TimeUnit::Ms), ("us", TimeUnit::Us), ("ns", TimeUnit::Ns)];
@@ -56,6 +57,8 @@ pub(super) const MAP_KEYS: &[MapKey] = &[
     key!(each, values::paths),
     key!(when, values::when),
     key!(device, values::text),
+    key!(device_name, values::text),
+    key!(device_model, values::text),
     key!(metric, values::text),
     key!(value, values::text),
     key!(separator, values::text),

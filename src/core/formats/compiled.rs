@@ -22,8 +22,13 @@ pub(super) struct CompiledMap {
     pub each: Vec<EachPath>,
     pub when: Vec<(Path, Vec<serde_json::Value>)>,
     pub device: Template,
+    /// Templates of the name and the model of a device.
+    pub device_name: Option<Template>,
+    pub device_model: Option<Template>,
     pub metric: Template,
     pub value: Path,
+    /// Keys of [`CompiledMap::value`], joined with `.`.
+    pub value_key: Box<str>,
     pub separator: Box<str>,
     /// Names of the elements of an array.
     pub names: Vec<Box<str>>,
@@ -97,6 +102,8 @@ impl MapFaults<'_> {
             ("time", has_time),
             ("seq", !settings.seq.is_empty()),
             ("boot", !settings.boot.is_empty()),
+            ("device_name", !settings.device_name.is_empty()),
+            ("device_model", !settings.device_model.is_empty()),
         ] {
             if is_set {
                 self.add(
@@ -137,6 +144,9 @@ impl CompiledMap {
         let has_paths = matches!(settings.payload, PayloadFormat::Json | PayloadFormat::Ruuvi);
         let template = |text: &str, known| Template::parse(text, &names, known, has_paths);
         let device = faults.take("device", template(&settings.device, known));
+        let optional = |text: &str| if text.is_empty() { Ok(None) } else { template(text, known).map(Some) };
+        let device_name = faults.take("device_name", optional(&settings.device_name));
+        let device_model = faults.take("device_model", optional(&settings.device_model));
         let metric = faults.take("metric", template(&settings.metric, known));
         let status = settings.status.as_ref();
         let status =
@@ -146,6 +156,7 @@ impl CompiledMap {
         if !matches!(settings.seq_bits, None | Some(8 | 16 | 32)) {
             faults.add("seq_bits", "expected 8, 16 or 32".into());
         }
+        let value_key = settings.value.trim_start_matches('.').trim_start_matches('/').replace('/', ".").into();
         let value = faults.take("value", Path::parse(&settings.value));
         let seq = faults.take("seq", optional_path(&settings.seq));
         let boot = faults.take("boot", optional_path(&settings.boot));
@@ -155,6 +166,7 @@ impl CompiledMap {
             empty: settings.empty,
             when,
             value,
+            value_key,
             separator: settings.separator.as_str().into(),
             names: boxed(&settings.names),
             include: settings.include.iter().map(|glob| Glob::new(glob)).collect(),
@@ -171,6 +183,8 @@ impl CompiledMap {
             ignore,
             each,
             device,
+            device_name,
+            device_model,
             metric,
             status,
         }

@@ -1,7 +1,9 @@
 //! Readings of JSON documents and of payloads that are one value.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use super::about::DeviceAbout;
 use super::compiled::CompiledMap;
 use super::document::{MapDocument, ROOT, shared};
 use super::mapped::{Ignored, MappedElement, MappedReading, MappedTime};
@@ -58,8 +60,12 @@ impl CompiledMap {
         if readings.is_empty() {
             return;
         }
+        let device = device_id(self.device.fill(place.input(&Cow::Borrowed(""))));
+        if let Some(about) = self.about(place) {
+            builder.message.about.push((shared(&device), Arc::new(about)));
+        }
         let element = MappedElement {
-            device: device_id(self.device.fill(place.input(&Cow::Borrowed("")))),
+            device,
             time: self.time.read(document, at),
             seq: self.seq(document, at),
             position: None,
@@ -68,6 +74,18 @@ impl CompiledMap {
             readings,
         };
         builder.push(element);
+    }
+
+    /// What an element says of its device.
+    fn about(&self, place: ValuePlace<'_, '_>) -> Option<DeviceAbout> {
+        if self.device_name.is_none() && self.device_model.is_none() {
+            return None;
+        }
+        let none = Cow::Borrowed("");
+        let [name, model] = [&self.device_name, &self.device_model]
+            .map(|template| template.as_ref().map(|template| template.fill(place.input(&none)).into_owned()));
+        let about = DeviceAbout::new(name.as_deref(), model.as_deref(), None);
+        Some(about).filter(|about| !about.is_empty())
     }
 
     /// The sequence number of an element. What is no number is none.

@@ -1,6 +1,10 @@
 //! What a map makes of a message.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::about::DeviceAbout;
+use super::discovery::Announcement;
 
 /// What a map makes of one message.
 #[derive(Debug, Default, PartialEq)]
@@ -17,6 +21,10 @@ pub struct MappedMessage<'a> {
     pub ignored_keys: Vec<Cow<'a, str>>,
     /// The edge node must be asked for its births: group and node (Sparkplug B).
     pub rebirth: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    /// What a discovery message says about the messages of other topics.
+    pub announcements: Vec<Announcement>,
+    /// What is said of devices of the message, each with its id.
+    pub about: Vec<(Cow<'a, str>, Arc<DeviceAbout>)>,
 }
 
 /// Largest number of [`MappedMessage::ignored_keys`].
@@ -48,6 +56,8 @@ impl<'a> MappedMessage<'a> {
             ignored: self.ignored,
             ignored_keys: self.ignored_keys.into_iter().map(owned).collect(),
             rebirth: self.rebirth.map(|(group, node)| (owned(group), owned(node))),
+            announcements: self.announcements,
+            about: self.about.into_iter().map(|(device, about)| (owned(device), about)).collect(),
         }
     }
 }

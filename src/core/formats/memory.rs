@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::discoveries::Discoveries;
 use super::edge_node::{BirthRoom, EdgeNode, MAX_DEFINITIONS_OF_NODE, MAX_DEVICES_OF_NODE, MAX_NAME_BYTES};
 use crate::core::codec::{DecodeError, FieldReader, put_bytes, put_u64};
 
@@ -32,6 +33,8 @@ pub struct MapMemory {
     metrics_of_device: usize,
     sizes: MapMemorySizes,
     totals: SparkplugTotals,
+    /// What discovery messages said. It is stored apart.
+    pub(super) discoveries: Arc<Discoveries>,
 }
 
 /// Sizes of what maps remember.
@@ -85,6 +88,7 @@ impl Default for MapMemory {
             metrics_of_device: DEFAULT_METRICS_OF_DEVICE,
             sizes: MapMemorySizes::default(),
             totals: SparkplugTotals::default(),
+            discoveries: Arc::default(),
         }
     }
 }

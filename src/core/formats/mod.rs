@@ -4,8 +4,11 @@
 //! elements, device, time and number (`path`, `template`), and gives values under metric names (`mapped`). All of it is a function of
 //! the message, its arrival, and for Sparkplug B of the births before it.
 
+mod about;
 mod cbor;
 mod compiled;
+mod discoveries;
+mod discovery;
 mod document;
 mod edge_node;
 mod from_document;
@@ -34,6 +37,8 @@ mod times;
 mod units;
 mod values;
 
+pub use about::DeviceAbout;
+pub use discovery::Announcement;
 pub use mapped::{
     Ignored, MAX_MAPS, MAX_PATTERNS, MapFault, MapRole, MappedElement, MappedMessage, MappedReading, MappedStatus,
     MappedTime, MappedValue,
@@ -46,6 +51,7 @@ pub use settings::{
 
 use compiled::CompiledMap;
 use pattern_trie::PatternTrie;
+pub(in crate::core) use reading::KnownTopic;
 
 /// The maps, compiled.
 #[derive(Debug, Default)]
@@ -107,7 +113,8 @@ impl Maps {
         self.trie.find(topic)
     }
 
-    /// What a message of `topic`, which `found` takes, gives. `arrival_ms` is when it first arrived.
+    /// What a message of `topic`, which `found` takes, gives. `arrival_ms` is when it first arrived. Units and names are those that
+    /// discovery messages said of `topic`.
     ///
     /// # Errors
     /// A payload that cannot be read.
@@ -119,8 +126,25 @@ impl Maps {
         arrival_ms: i64,
         memory: &mut MapMemory,
     ) -> Result<MappedMessage<'a>, MapProblem> {
+        let known = memory.known(topic, None);
+        self.map_known(found, topic, payload, arrival_ms, known, memory)
+    }
+
+    /// As [`Maps::map`], with what is known of the topic, which may have a prefix that `topic` does not have.
+    ///
+    /// # Errors
+    /// A payload that cannot be read.
+    pub(super) fn map_known<'a>(
+        &'a self,
+        found: MapMatch,
+        topic: &'a str,
+        payload: &'a [u8],
+        arrival_ms: i64,
+        known: KnownTopic,
+        memory: &mut MapMemory,
+    ) -> Result<MappedMessage<'a>, MapProblem> {
         match self.maps.get(usize::from(found.map)) {
-            Some(map) => map.map(found, topic, payload, arrival_ms, memory).map_err(MapProblem::Malformed),
+            Some(map) => map.map(found, topic, payload, arrival_ms, known, memory).map_err(MapProblem::Malformed),
             None => Ok(MappedMessage::default()),
         }
     }

@@ -1,16 +1,17 @@
 //! What a map makes of a payload, by its form.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::compiled::CompiledMap;
-use super::document::MapDocument;
+use super::document::{MapDocument, shared};
 use super::mapped::{Ignored, MapRole, MappedMessage};
 use super::names::mark_twice;
 use super::pattern::Captures;
-use super::reading::MessageBuilder;
+use super::reading::{KnownTopic, MessageBuilder};
 use super::settings::{EmptyPayload, PayloadFormat};
 use super::sparkplug::{self, SparkplugTopic};
-use super::{MapMatch, MapMemory, line, ruuvi, senml};
+use super::{MapMatch, MapMemory, discovery, line, ruuvi, senml};
 use crate::core::decode::{DecodeRules, MalformedMessage, RecoveredText, unpacked};
 
 /// The readings of a mapped message are counted where all readings are.
@@ -24,6 +25,7 @@ impl CompiledMap {
         topic: &'a str,
         payload: &'a [u8],
         arrival_ms: i64,
+        known: KnownTopic,
         memory: &mut MapMemory,
     ) -> Result<MappedMessage<'a>, String> {
         let captures = self.captures(found.role, found.pattern, topic);
@@ -37,8 +39,8 @@ impl CompiledMap {
             _ if payload.is_empty() && self.payload != PayloadFormat::SparkplugB => {
                 builder.message.ignore(Ignored::Empty, 1);
             }
-            MapRole::Status => return self.text(TextForm::Status, payload, captures, arrival_ms),
-            MapRole::Readings => return self.readings(topic, payload, captures, arrival_ms, memory),
+            MapRole::Status => return self.text(TextForm::Status, payload, captures, arrival_ms, None),
+            MapRole::Readings => return self.readings(topic, payload, captures, arrival_ms, known, memory),
         }
         Ok(builder.message)
     }
@@ -49,14 +51,15 @@ impl CompiledMap {
         payload: &'a [u8],
         captures: Captures<'a>,
         arrival_ms: i64,
+        known: KnownTopic,
         memory: &mut MapMemory,
     ) -> Result<MappedMessage<'a>, String> {
         match self.payload {
-            PayloadFormat::Json => self.json(payload, captures),
-            PayloadFormat::Scalar => self.text(TextForm::Scalar, payload, captures, arrival_ms),
-            PayloadFormat::Line => self.text(TextForm::Line, payload, captures, arrival_ms),
-            PayloadFormat::Ruuvi => self.text(TextForm::Ruuvi, payload, captures, arrival_ms),
-            PayloadFormat::Senml => self.text(TextForm::Senml, payload, captures, arrival_ms),
+            PayloadFormat::Json | PayloadFormat::HomeassistantDiscovery => self.json(payload, captures, known),
+            PayloadFormat::Scalar => self.text(TextForm::Scalar, payload, captures, arrival_ms, known),
+            PayloadFormat::Line => self.text(TextForm::Line, payload, captures, arrival_ms, known),
+            PayloadFormat::Ruuvi => self.text(TextForm::Ruuvi, payload, captures, arrival_ms, known),
+            PayloadFormat::Senml => self.text(TextForm::Senml, payload, captures, arrival_ms, known),
             PayloadFormat::SenmlCbor => self.cbor(payload, captures, arrival_ms),
             PayloadFormat::SparkplugB => self.sparkplug(topic, payload, captures, arrival_ms, memory),
         }
@@ -138,13 +141,18 @@ impl CompiledMap {
     }
 
     /// What a JSON payload gives.
-    fn json<'a>(&'a self, payload: &'a [u8], captures: Captures<'a>) -> Result<MappedMessage<'a>, String> {
+    fn json<'a>(
+        &'a self,
+        payload: &'a [u8],
+        captures: Captures<'a>,
+        known: KnownTopic,
+    ) -> Result<MappedMessage<'a>, String> {
         let malformed = match simdutf8::basic::from_utf8(payload).map(MapDocument::parse) {
-            Ok(Ok(document)) => return Ok(self.of_document(&document, captures)),
+            Ok(Ok(document)) => return Ok(self.of_document(&document, captures, known)),
             Ok(Err(syntax)) => MalformedMessage::Syntax(syntax),
             Err(_) => MalformedMessage::NotUtf8(0),
         };
-        self.recovered_json(payload, captures, malformed)
+        self.recovered_json(payload, captures, known, malformed)
     }
 
     /// What a JSON payload gives that could not be read as it came.
@@ -153,16 +161,25 @@ impl CompiledMap {
         &'a self,
         payload: &'a [u8],
         captures: Captures<'a>,
+        known: KnownTopic,
         malformed: MalformedMessage,
     ) -> Result<MappedMessage<'a>, String> {
         let recovered = RecoveredText::of(payload, RULES, malformed).map_err(|malformed| malformed.to_string())?;
         let document = MapDocument::parse(recovered.text());
         let document = document.map_err(|syntax| recovered.malformed(syntax.into()).to_string())?;
-        Ok(self.of_document(&document, captures).into_owned())
+        Ok(self.of_document(&document, captures, known).into_owned())
     }
 
-    fn of_document<'a>(&'a self, document: &MapDocument<'a>, captures: Captures<'a>) -> MappedMessage<'a> {
-        let mut builder = MessageBuilder::default();
+    fn of_document<'a>(
+        &'a self,
+        document: &MapDocument<'a>,
+        captures: Captures<'a>,
+        known: KnownTopic,
+    ) -> MappedMessage<'a> {
+        if self.payload == PayloadFormat::HomeassistantDiscovery {
+            return discovery::read(document);
+        }
+        let mut builder = MessageBuilder { known, ..MessageBuilder::default() };
         self.read_document(document, captures, &mut builder);
         builder.finish(true)
     }
@@ -174,10 +191,11 @@ impl CompiledMap {
         payload: &'a [u8],
         captures: Captures<'a>,
         arrival_ms: i64,
+        known: KnownTopic,
     ) -> Result<MappedMessage<'a>, String> {
         match text_of(payload)? {
-            Cow::Borrowed(text) => self.of_text(form, text, &captures, arrival_ms),
-            Cow::Owned(text) => self.of_text(form, &text, &captures, arrival_ms).map(MappedMessage::into_owned),
+            Cow::Borrowed(text) => self.of_text(form, text, &captures, arrival_ms, known),
+            Cow::Owned(text) => self.of_text(form, &text, &captures, arrival_ms, known).map(MappedMessage::into_owned),
         }
     }
 
@@ -187,8 +205,9 @@ impl CompiledMap {
         text: &'a str,
         captures: &Captures<'a>,
         arrival_ms: i64,
+        known: KnownTopic,
     ) -> Result<MappedMessage<'a>, String> {
-        let mut builder = MessageBuilder::default();
+        let mut builder = MessageBuilder { known, ..MessageBuilder::default() };
         match form {
             TextForm::Status => self.read_status(text, captures, &mut builder),
             TextForm::Scalar => self.read_scalar(text, captures, &mut builder),
@@ -238,6 +257,12 @@ fn text_of(payload: &[u8]) -> Result<Cow<'_, str>, String> {
 impl<'a> MessageBuilder<'a> {
     fn finish(mut self, is_document: bool) -> MappedMessage<'a> {
         mark_twice(&mut self.message, self.altered, is_document);
+        if let Some(known) = self.known.filter(|known| !known.about.is_empty())
+            && let [first, others @ ..] = &*self.message.elements
+            && others.iter().all(|element| element.device == first.device)
+        {
+            self.message.about.push((shared(&first.device), Arc::clone(&known.about)));
+        }
         self.message
     }
 }

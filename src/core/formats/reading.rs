@@ -1,8 +1,10 @@
 //! One value with its key becomes a reading.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::compiled::CompiledMap;
+use super::discoveries::DiscoveredTopic;
 use super::document::{MapDocument, shared};
 use super::glob::any_matches;
 use super::mapped::{Ignored, MappedMessage, MappedReading};
@@ -12,12 +14,17 @@ use super::sample::Sample;
 use super::template::TemplateInput;
 use super::values::FoundValue;
 
+/// What discovery messages said of the topic of a message.
+pub(in crate::core) type KnownTopic = Option<Arc<DiscoveredTopic>>;
+
 /// What a message gives while it is read.
 #[derive(Debug, Default)]
 pub(super) struct MessageBuilder<'a> {
     pub message: MappedMessage<'a>,
     /// Keys that are not the metrics of their readings.
     pub altered: Vec<AlteredKey<'a>>,
+    /// What is known of the topic.
+    pub known: KnownTopic,
 }
 
 /// Where a value stands.
@@ -50,12 +57,18 @@ impl CompiledMap {
     ) -> Option<MappedReading<'a>> {
         // A value without a key goes by its name in all rules.
         let unnamed = key.is_empty().then(|| self.metric.fill(place.input(&Cow::Borrowed(""))));
+        let path = key;
         let key = unnamed.as_deref().unwrap_or(key);
         let is_included = self.include.is_empty() || any_matches(&self.include, key);
         if !is_included || any_matches(&self.exclude, key) {
             builder.message.ignore_key(Ignored::Excluded, key);
             return None;
         }
+        let discovered = || {
+            let unit = builder.known.as_ref()?.unit(&self.value_key, path, &self.separator)?;
+            Some(Cow::Owned(unit.to_owned()))
+        };
+        let unit = unit.or_else(discovered);
         let (value, unit) = match self.values.read(key, found, place.document, unit) {
             Ok(read) => read,
             Err(reason) => {

@@ -25,6 +25,10 @@ pub struct MapSettings {
     pub when: BTreeMap<String, Vec<serde_json::Value>>,
     /// Template of the device id.
     pub device: String,
+    /// Template of the name that the device has for people; empty: the payload does not say it.
+    pub device_name: String,
+    /// Template of the model of the device; empty: the payload does not say it.
+    pub device_model: String,
     /// Template of the metric name.
     pub metric: String,
     /// Path of a value, or of an object or array to flatten; empty: the element.
@@ -86,6 +90,8 @@ impl Default for MapSettings {
             each: Vec::new(),
             when: BTreeMap::new(),
             device: "{device}".into(),
+            device_name: String::new(),
+            device_model: String::new(),
             metric: "{key}".into(),
             value: String::new(),
             separator: ".".into(),
@@ -162,6 +168,8 @@ pub enum PayloadFormat {
     SparkplugB,
     /// Data of RuuviTags in the JSON of a Ruuvi Gateway.
     Ruuvi,
+    /// MQTT discovery of Home Assistant: units and names, no readings.
+    HomeassistantDiscovery,
 }
 
 /// Unit of numeric times.

@@ -62,6 +62,8 @@ pub(super) enum JsonToken<'a> {
     Object,
     /// A number that a map made.
     Computed(f64),
+    /// As [`JsonToken::Computed`], with the index of its unit among those of the message.
+    Measured(f64, u16),
     /// A time that a map read, Unix milliseconds.
     UnixMs(i64),
     /// A number that a map read of a counter of this width.
@@ -90,7 +92,11 @@ impl JsonToken<'_> {
             JsonToken::Absent => "nothing",
             JsonToken::Null => "null",
             JsonToken::Bool(_) => "a boolean",
-            JsonToken::Number(_) | JsonToken::Computed(_) | JsonToken::UnixMs(_) | JsonToken::Counted(..) => "a number",
+            JsonToken::Number(_)
+            | JsonToken::Computed(_)
+            | JsonToken::Measured(..)
+            | JsonToken::UnixMs(_)
+            | JsonToken::Counted(..) => "a number",
             JsonToken::Text(_) => "a string",
             JsonToken::BareWord => "a bare word such as NaN",
             JsonToken::Array => "an array",

@@ -14,6 +14,8 @@ struct WindowJson<'a> {
     seq: u64,
     device_id: &'a str,
     metric: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
     window_start: i64,
     window_end: i64,
     revision: u32,
@@ -90,12 +92,13 @@ impl FoldedJson {
 
 impl WindowResult<'_> {
     /// Appends the JSON object of this result. Floats are in the shortest form that reads back to the same value; a float
-    /// that is not finite is `null`. `backlog` and `wrong_clock` are there only where they are true.
+    /// that is not finite is `null`. `unit` is there where it is known, `backlog` and `wrong_clock` only where they are true.
     pub fn write_json(&self, seq: u64, out: &mut Vec<u8>) {
         let json = WindowJson {
             seq,
             device_id: self.device_id,
             metric: self.metric,
+            unit: self.unit,
             window_start: self.window_start_ms,
             window_end: self.window_end_ms,
             revision: self.revision,

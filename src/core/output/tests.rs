@@ -7,6 +7,7 @@ fn window() -> WindowResult<'static> {
     WindowResult {
         device_id: "gärät \"3\"",
         metric: "temperature",
+        unit: None,
         window_start_ms: -5000,
         window_end_ms: 0,
         revision: 2,
@@ -66,12 +67,14 @@ fn windows_as_json() {
             + r#""revision":2,"count":3,"sum":0.30000000000000004,"mean":21.0,"min":-0.0,"max":1e+300,"first":null,"#
             + r#""last":5e-324,"stddev":null}"#
     );
+    let json = window_json(&WindowResult { unit: Some("°C"), ..window() });
+    assert!(json.contains(r#""metric":"temperature","unit":"°C","window_start":-5000,"#), "{json}");
     let flagged = |backlog, wrong_clock| WindowResult { flags: WindowFlags { backlog, wrong_clock }, ..window() };
     assert!(window_json(&flagged(true, false)).ends_with(r#""stddev":null,"backlog":true}"#));
     assert!(window_json(&flagged(false, true)).ends_with(r#""stddev":null,"wrong_clock":true}"#));
 }
 
-/// The bytes of formats 1 and 2. They must not change: another form is a new format.
+/// The bytes of formats 1 to 3. They must not change: another form is a new format.
 #[test]
 fn the_bytes_of_a_window() {
     let bytes_of = |flags| {
@@ -89,6 +92,15 @@ fn the_bytes_of_a_window() {
         assert_eq!(WindowResult::decode(&bytes).unwrap().flags, flags);
         assert!(WindowResult::decode(&bytes[..bytes.len() - 1]).is_err(), "without its flags");
     }
+    for (flags, byte) in [(flags(false, false), 0), (flags(false, true), 2)] {
+        let mut bytes = Vec::new();
+        WindowResult { device_id: "d", metric: "m", unit: Some("°C"), flags, ..window() }.encode(&mut bytes);
+        assert_eq!(bytes, [b"\x03", &fields[..], &[byte, 3], "°C".as_bytes()].concat());
+        let read = WindowResult::decode(&bytes).unwrap();
+        assert_eq!((read.unit, read.flags), (Some("°C"), flags));
+        assert!(WindowResult::decode(&bytes[..bytes.len() - 1]).is_err(), "without the end of its unit");
+    }
+    assert!(WindowResult::decode(&[b"\x03", &fields[..], &[0, 0]].concat()).is_err(), "an empty unit");
     for (byte, why) in [(0, "without flags"), (4, "a flag that format 2 does not have")] {
         assert!(WindowResult::decode(&[b"\x02", &fields[..], &[byte]].concat()).is_err(), "{why}");
     }

@@ -43,7 +43,7 @@ fn outcomes(operator: &Operator) -> [u64; MapOutcome::ALL.len()] {
     operator.map_activities()[0].messages
 }
 
-fn restored(operator: &mut Operator) -> Operator {
+pub(super) fn restored(operator: &mut Operator) -> Operator {
     let header = operator.begin_snapshot();
     let mut blobs = Vec::new();
     while !operator.snapshot_step(64, &mut blobs) {}

@@ -3,6 +3,7 @@
 mod ahead;
 mod backlog;
 mod conformance;
+mod descriptions;
 mod error_share;
 mod events;
 mod idleness;

@@ -101,7 +101,7 @@ fn last_windows_are_the_newest_fired() {
     assert_eq!(bench.operator.last_windows(T0 + 5_000, 9).0.len(), 2);
     assert_eq!(bench.operator.last_windows(T0 + 10_000, 9), (vec![], 0));
     let detail = bench.operator.device("b").unwrap();
-    let last = detail.series[0].1.as_ref().unwrap();
+    let last = detail.series[0].last_window.as_ref().unwrap();
     assert!(String::from_utf8(last.json.clone()).unwrap().starts_with(r#"{"seq":4,"device_id":"b","metric":"m","#));
     assert_eq!((last.mean, last.min, last.max, last.last), (4.0, 4.0, 4.0, 4.0));
 }

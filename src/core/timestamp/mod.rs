@@ -118,6 +118,7 @@ fn states_none(token: &JsonToken<'_>) -> bool {
         | JsonToken::Array
         | JsonToken::Object
         | JsonToken::Computed(_)
+        | JsonToken::Measured(..)
         | JsonToken::UnixMs(_)
         | JsonToken::Counted(..)
         | JsonToken::Refused(_) => false,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::core::device_clock::ClockView;
-use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow};
+use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow, SeriesDetail};
 use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::ApiProblem;
@@ -35,6 +35,8 @@ pub(in crate::http) struct DeviceDetailBody {
 #[derive(Serialize)]
 struct MetricBody {
     metric: String,
+    /// Unit; `null` where none is known.
+    unit: Option<String>,
     last_window: Option<Box<RawValue>>,
 }
 
@@ -42,6 +44,10 @@ struct MetricBody {
 #[derive(Serialize)]
 struct DeviceBody {
     device_id: String,
+    /// What the device says of itself; `null` where it says nothing.
+    name: Option<Box<str>>,
+    model: Option<Box<str>>,
+    manufacturer: Option<Box<str>>,
     /// User whose message created the device; `null`: an anonymous client, or not known.
     user: Option<String>,
     first_seen: Option<i64>,
@@ -107,6 +113,9 @@ impl From<DeviceSummary> for DeviceBody {
     fn from(device: DeviceSummary) -> Self {
         Self {
             device_id: device.device_id,
+            name: device.about.name,
+            model: device.about.model,
+            manufacturer: device.about.manufacturer,
             user: device.introduced_by,
             first_seen: device.first_seen_ms,
             last_seen: device.last_seen_ms,
@@ -198,10 +207,9 @@ fn detail(device: DeviceDetail) -> Result<DeviceDetailBody, ApiProblem> {
         let json = String::from_utf8(window.json).map_err(|_| ApiProblem::internal())?;
         RawValue::from_string(json).map_err(|_| ApiProblem::internal())
     };
-    let series = device
-        .series
-        .into_iter()
-        .map(|(metric, last)| Ok(MetricBody { metric, last_window: last.map(last_window).transpose()? }));
+    let series = device.series.into_iter().map(|SeriesDetail { metric, unit, last_window: last }| {
+        Ok(MetricBody { metric, unit, last_window: last.map(last_window).transpose()? })
+    });
     let metrics = series.collect::<Result<_, ApiProblem>>()?;
     let details = ClockDetails::from(&device.summary.clock);
     let mut summary = DeviceBody::from(device.summary);

@@ -111,8 +111,8 @@ async fn windows_as_csv() {
     assert_eq!(
         lines,
         [
-            "seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock",
-            "0,\"a,b\",temperature,0,5000,0,2,3.0,1.5,1.0,2.0,1.0,2.0,0.5,,",
+            "seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock,unit",
+            "0,\"a,b\",temperature,0,5000,0,2,3.0,1.5,1.0,2.0,1.0,2.0,0.5,,,",
             "",
         ]
     );

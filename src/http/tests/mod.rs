@@ -259,6 +259,7 @@ fn window(device: &str, start_ms: i64) -> WindowResult<'_> {
     WindowResult {
         device_id: device,
         metric: "temperature",
+        unit: None,
         window_start_ms: start_ms,
         window_end_ms: start_ms + 5_000,
         revision: 0,

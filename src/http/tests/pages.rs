@@ -101,9 +101,10 @@ async fn last_windows_as_gauges() {
         "weir_window_last{device=\"x\",metric=\"t\"} 2.0",
         "weir_window_readings{device=\"x\",metric=\"t\"} 2.0",
         "weir_window_end_seconds{device=\"x\",metric=\"t\"} 1732098765.0",
-        "weir_series_dropped 1",
+        "weir_device_last_seen_seconds{device=\"stale\"} 1732098820.0",
+        "weir_series_dropped 3",
     ] {
         assert!(lines.contains(line), "{line} is not in\n{page}");
     }
-    assert!(!page.contains("stale") && !page.contains("\"y\""), "{page}");
+    assert!(!page.contains("{device=\"stale\",metric") && !page.contains("\"y\""), "{page}");
 }

@@ -15,5 +15,6 @@ mod retained;
 mod sequences;
 mod settings;
 mod times;
+mod units;
 mod unmatched;
 mod windows;

@@ -65,8 +65,8 @@ fn windows_as_csv() {
     assert_eq!(
         response.text().lines().collect::<Vec<_>>(),
         [
-            "seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock",
-            &format!("{seq},d,temperature,{start},{},0,1,0.1,0.1,0.1,0.1,0.1,0.1,0.0,,", start + 5_000),
+            "seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock,unit",
+            &format!("{seq},d,temperature,{start},{},0,1,0.1,0.1,0.1,0.1,0.1,0.1,0.0,,,", start + 5_000),
         ]
     );
 }

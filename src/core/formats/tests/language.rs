@@ -136,7 +136,7 @@ fn faults_name_their_keys() {
     assert!(same.iter().any(|fault| fault.map == 1 && fault.key == "topics" && fault.message.contains("\"m\"")));
 }
 
-const FORMATS: [PayloadFormat; 7] = [
+const FORMATS: [PayloadFormat; 8] = [
     PayloadFormat::Json,
     PayloadFormat::Scalar,
     PayloadFormat::Line,
@@ -144,6 +144,7 @@ const FORMATS: [PayloadFormat; 7] = [
     PayloadFormat::SenmlCbor,
     PayloadFormat::SparkplugB,
     PayloadFormat::Ruuvi,
+    PayloadFormat::HomeassistantDiscovery,
 ];
 
 fn does_not_panic(payload: &[u8]) {

@@ -6,9 +6,9 @@ use crate::core::output::WindowResult;
 use crate::results::record::DecodedResult;
 use crate::results::scan::ResultWriter;
 
-/// The header row: the names of the JSON members, in their order.
+/// The header row: the names of the JSON members. The unit is the last column, so that those before it keep their numbers.
 const HEADER: &[u8] =
-    b"seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock\r\n";
+    b"seq,device_id,metric,window_start,window_end,revision,count,sum,mean,min,max,first,last,stddev,backlog,wrong_clock,unit\r\n";
 
 /// The header and a row for each window of an answer.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ fn row(seq: u64, window: &WindowResult<'_>, out: &mut Vec<u8>) {
     for flag in [window.flags.backlog, window.flags.wrong_clock] {
         out.extend_from_slice(if flag { b",true" } else { b"," });
     }
+    out.push(b',');
+    field(window.unit.unwrap_or(""), out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -139,6 +141,7 @@ mod tests {
         let window = WindowResult {
             device_id: "say \"a,b\"",
             metric: "t",
+            unit: Some("°C"),
             window_start_ms: -5_000,
             window_end_ms: 0,
             revision: 1,
@@ -156,6 +159,6 @@ mod tests {
         let mut out = Vec::new();
         row(7, &window, &mut out);
         let text = String::from_utf8(out).expect("UTF-8");
-        assert_eq!(text, "7,\"say \"\"a,b\"\"\",t,-5000,0,1,2,,0.1,-1.5,1e+300,0.0,2.0,1.0,true,\r\n");
+        assert_eq!(text, "7,\"say \"\"a,b\"\"\",t,-5000,0,1,2,,0.1,-1.5,1e+300,0.0,2.0,1.0,true,,°C\r\n");
     }
 }
