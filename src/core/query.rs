@@ -3,6 +3,7 @@
 use crate::core::device::Device;
 use crate::core::device_clock::ClockView;
 use crate::core::liveness::DeviceLiveness;
+use crate::core::notes::DeviceNote;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
 use crate::core::selection::{DeviceFilter, DeviceOrder};
@@ -51,6 +52,8 @@ pub struct DeviceSummary {
     pub metrics: usize,
     /// Whether the device is online; `None` where nothing said so.
     pub liveness: Option<DeviceLiveness>,
+    /// What it sends in another form than weir names.
+    pub notes: Vec<DeviceNote>,
 }
 
 /// The last closed window of a series.
@@ -166,6 +169,7 @@ impl Operator {
             retained_repeats: device.rare.retained.as_ref().map_or(0, |history| history.repeats),
             metrics: device.series.len(),
             liveness: device.rare.liveness.as_deref().cloned(),
+            notes: device.rare.notes.all().collect(),
         }
     }
 

@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use weir::clock::{Clock as _, SystemClock};
 use weir::config::Config;
-use weir::core::formats::{MapMemory, MapRole, MapSettings, Maps};
+use weir::core::formats::{MapMemory, MapRole, MapSettings, MappedOutcome, Maps};
+use weir::mqtt::filter_matches;
 
 use super::message::TrialMessage;
-use super::outcome::TrialOutcome;
+use super::outcome::{differences, lines, one_line};
 use crate::exit;
 
 /// Longest line of a file, as long as the longest MQTT packet.
@@ -89,18 +90,17 @@ impl MapTrial<'_> {
         let found = set.maps.find(&message.topic);
         let name = found.and_then(|found| set.settings.get(usize::from(found.map))).map(|map| map.name.clone());
         let outcome = match found {
-            None => TrialOutcome::default(),
-            Some(found) if found.role == MapRole::Ignore => TrialOutcome::ignored_topic(),
-            Some(found) => {
-                TrialOutcome::new(set.maps.map(found, &message.topic, &payload, arrival_ms, &mut set.memory))
-            }
+            None => MappedOutcome::default(),
+            Some(found) if found.role == MapRole::Ignore => MappedOutcome::ignored_topic(),
+            Some(found) => set.maps.show(found, &message.topic, &payload, arrival_ms, &mut set.memory),
         };
-        let differences = outcome.differences(&message, arrival_ms);
+        let differences = differences(&outcome, &message, arrival_ms);
         self.summary.messages += 1;
         self.summary.readings += outcome.readings.len();
-        self.summary.errors += outcome.errors();
+        self.summary.errors += outcome.errors.len();
         self.summary.differ += usize::from(!differences.is_empty());
-        let is_native = self.config.ingest.telemetry_topics.iter().any(|pattern| is_native(pattern, &message.topic));
+        let is_native =
+            self.config.ingest.telemetry_topics.iter().any(|pattern| filter_matches(pattern, &message.topic));
         let taken = match name {
             _ if is_native && message.map.is_none() => {
                 "no map is asked, the topic is one of ingest.telemetry_topics".into()
@@ -110,7 +110,7 @@ impl MapTrial<'_> {
         };
         let mut out = std::io::stdout().lock();
         writeln!(out, "{number}: {}: {taken}", one_line(&message.topic))?;
-        for line in outcome.lines().iter().chain(&differences) {
+        for line in lines(&outcome).iter().chain(&differences) {
             writeln!(out, "  {}", one_line(line))?;
         }
         Ok(())
@@ -157,20 +157,9 @@ fn compiled(settings: &[MapSettings]) -> anyhow::Result<Maps> {
     })
 }
 
-/// Whether a pattern of `ingest.telemetry_topics` takes a topic.
-fn is_native(pattern: &str, topic: &str) -> bool {
-    let (pattern, topic): (Vec<&str>, Vec<&str>) = (pattern.split('/').collect(), topic.split('/').collect());
-    pattern.len() == topic.len() && pattern.iter().zip(topic).all(|(level, found)| *level == "+" || *level == found)
-}
-
 /// A map with other values for some keys.
 fn with_options(map: &MapSettings, options: &Map<String, Value>) -> anyhow::Result<MapSettings> {
     let Value::Object(mut keys) = serde_json::to_value(map)? else { bail!("a map is an object") };
     keys.extend(options.clone());
     serde_json::from_value(Value::Object(keys)).context("options are no keys of a map")
-}
-
-/// The text with control characters escaped: it comes from messages.
-fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

@@ -7,6 +7,9 @@ use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::nearest::nearest;
 use crate::core::formats::{MapFault, MapSettings, Maps};
 
+/// The name in `ingest.presets` that stands for the presets that are on by default.
+const AUTO: &str = "auto";
+
 /// What says which maps are on.
 #[derive(Debug)]
 pub(in crate::config) struct MapChoice<'a> {
@@ -30,6 +33,8 @@ pub(in crate::config) fn default_maps() -> Vec<KnownMap> {
 struct MapCandidate<'a> {
     known: KnownMap,
     draft: &'a MapDraft,
+    /// Whether a person named it: it has a table, or stands in `ingest.presets`.
+    is_named: bool,
 }
 
 impl<'a> MapChoice<'a> {
@@ -58,7 +63,8 @@ impl<'a> MapChoice<'a> {
 
     fn unknown_presets(&self) -> Vec<ConfigFault> {
         let PresetChoice::Named(names) = self.presets else { return Vec::new() };
-        let unknown = names.iter().filter(|name| !self.all_names().any(|known| known == name.as_str()));
+        let unknown =
+            names.iter().filter(|name| *name != AUTO && !self.all_names().any(|known| known == name.as_str()));
         unknown.map(|name| self.presets_fault(self.no_such_preset(name))).collect()
     }
 
@@ -98,6 +104,7 @@ impl<'a> MapChoice<'a> {
             maps.push(MapCandidate {
                 known: KnownMap { settings, origin: MapOrigin::Config, state: MapState::On },
                 draft,
+                is_named: true,
             });
         }
         maps
@@ -134,26 +141,39 @@ impl<'a> MapChoice<'a> {
         let is_taken =
             before.iter().any(|other| other.known.settings.name == name) || before[..own].iter().any(is_format);
         let mut state = if is_taken { MapState::Replaced } else { self.state(preset, draft) };
+        let is_named = self.is_named(preset, draft);
+        let is_embedded = matches!(preset.origin, MapOrigin::Preset(_));
+        if state == MapState::On && is_embedded && !is_named && !keep_patterns(&mut settings, begins_with_literal) {
+            state = MapState::Optional;
+        }
         if state == MapState::On && !give_way(&mut settings, preset, before) {
             state = MapState::Replaced;
         }
         if state != MapState::On {
             settings.clone_from(&draft.settings);
         }
-        MapCandidate { known: KnownMap { settings, origin: preset.origin.clone(), state }, draft }
+        MapCandidate { known: KnownMap { settings, origin: preset.origin.clone(), state }, draft, is_named }
+    }
+
+    /// Whether `ingest.presets` names the map, or its family with it.
+    fn is_named(&self, preset: &Preset, draft: &MapDraft) -> bool {
+        let PresetChoice::Named(names) = self.presets else { return false };
+        let all_optional = preset.maps.iter().all(|map| map.optional);
+        let of_family = names.contains(&preset.family) && (!draft.optional || all_optional);
+        of_family || names.contains(&draft.settings.name)
+    }
+
+    /// Whether presets are on that nobody named.
+    fn is_auto(&self) -> bool {
+        match self.presets {
+            PresetChoice::Auto => true,
+            PresetChoice::Off => false,
+            PresetChoice::Named(names) => names.iter().any(|name| name == AUTO),
+        }
     }
 
     fn state(&self, preset: &Preset, draft: &MapDraft) -> MapState {
-        let is_on = match self.presets {
-            PresetChoice::Auto => !draft.optional,
-            PresetChoice::Off => false,
-            PresetChoice::Named(names) => {
-                let all_optional = preset.maps.iter().all(|map| map.optional);
-                let of_family = names.contains(&preset.family) && (!draft.optional || all_optional);
-                of_family || names.contains(&draft.settings.name)
-            }
-        };
-        match is_on {
+        match self.is_named(preset, draft) || self.is_auto() && !draft.optional {
             true => MapState::On,
             false if draft.optional && *self.presets != PresetChoice::Off => MapState::Optional,
             false => MapState::Off,
@@ -169,7 +189,7 @@ impl<'a> MapChoice<'a> {
             let mut gave_way = false;
             for fault in &found {
                 let Some(map) = on.get(fault.map).and_then(|index| maps.get_mut(*index)) else { continue };
-                if matches!(map.known.origin, MapOrigin::Preset(_)) && *self.presets == PresetChoice::Auto {
+                if matches!(map.known.origin, MapOrigin::Preset(_)) && !map.is_named {
                     map.known.state = MapState::Replaced;
                     gave_way = true;
                 }
@@ -201,19 +221,28 @@ fn give_way(settings: &mut MapSettings, preset: &Preset, before: &[MapCandidate<
         .filter(|other| other.known.state == MapState::On && other.known.origin != preset.origin)
         .flat_map(|other| patterns(&other.known.settings));
     let taken: Vec<String> = others.map(|pattern| shape(pattern)).collect();
-    let is_free = |pattern: &String| !taken.contains(&shape(pattern));
+    keep_patterns(settings, |pattern| !taken.contains(&shape(pattern)))
+}
+
+/// Takes those patterns from a map that are not to be kept. `false`: it has no topics left.
+fn keep_patterns(settings: &mut MapSettings, is_kept: impl Fn(&str) -> bool) -> bool {
     let had_topics = !settings.topics.is_empty();
-    settings.topics.retain(is_free);
-    settings.ignore.retain(is_free);
+    settings.topics.retain(|pattern| is_kept(pattern));
+    settings.ignore.retain(|pattern| is_kept(pattern));
     if let Some(status) = &mut settings.status
         && !status.topics.is_empty()
     {
-        status.topics.retain(is_free);
+        status.topics.retain(|pattern| is_kept(pattern));
         if status.topics.is_empty() {
             settings.status = None;
         }
     }
     !had_topics || !settings.topics.is_empty()
+}
+
+/// Whether a pattern begins with a level of its own, so that it takes no messages of other devices by accident.
+fn begins_with_literal(pattern: &str) -> bool {
+    !pattern.starts_with(['{', '#'])
 }
 
 fn patterns(settings: &MapSettings) -> impl Iterator<Item = &String> {

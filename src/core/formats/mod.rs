@@ -14,6 +14,8 @@ mod line;
 mod mapped;
 mod memory;
 mod names;
+mod outcome;
+mod own_topics;
 mod path;
 mod pattern;
 mod pattern_trie;
@@ -37,12 +39,14 @@ pub use mapped::{
     MappedTime, MappedValue,
 };
 pub use memory::MapMemory;
+pub use outcome::{MappedOutcome, ShownError, ShownReading, ShownStatus};
 pub(in crate::core) use sample::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
 pub use settings::{
     Conversion, EmptyPayload, MapSettings, OtherText, PayloadFormat, RetainedRepeats, StatusSettings, TimeUnit,
 };
 
 use compiled::CompiledMap;
+use own_topics::OwnLevels;
 use pattern_trie::PatternTrie;
 
 /// The maps, compiled.
@@ -50,6 +54,7 @@ use pattern_trie::PatternTrie;
 pub struct Maps {
     maps: Vec<CompiledMap>,
     trie: PatternTrie,
+    own_levels: OwnLevels,
 }
 
 /// A map that takes a topic.
@@ -92,7 +97,11 @@ impl Maps {
             }
             maps.push(compiled);
         }
-        if faults.is_empty() { Ok(Self { maps, trie }) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let own_levels = OwnLevels::new(&maps);
+        Ok(Self { maps, trie, own_levels })
     }
 
     /// Whether there are none.
