@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Map, Value};
 
 use weir::clock::{Clock as _, SystemClock};
-use weir::config::Config;
+use weir::config::{Config, MapState};
 use weir::core::formats::{MapMemory, MapRole, MapSettings, MappedOutcome, Maps};
 use weir::mqtt::filter_matches;
 
@@ -31,13 +31,24 @@ struct TrialSummary {
 
 /// Maps with what they remember of the messages before.
 struct MapSet {
-    /// The map that lines have named, if they have named one.
-    only: Option<String>,
+    /// The maps that lines have asked for.
+    choice: TrialChoice,
     /// The options of these lines.
     options: Map<String, Value>,
     settings: Vec<MapSettings>,
     maps: Maps,
     memory: MapMemory,
+}
+
+/// Which maps a line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TrialChoice {
+    /// The map with this name.
+    Named(String),
+    /// Those that are on.
+    On,
+    /// Those that are on, and those that only a name switches on.
+    Optional,
 }
 
 /// The maps on which the messages of a file are tried.
@@ -105,6 +116,9 @@ impl MapTrial<'_> {
             _ if is_native && message.map.is_none() => {
                 "no map is asked, the topic is one of ingest.telemetry_topics".into()
             }
+            Some(name) if set.choice == TrialChoice::Optional => {
+                format!("map {name}, which is not on: ingest.presets = [\"auto\", \"{name}\"] switches it on")
+            }
             Some(name) => format!("map {name}"),
             None => "no map takes this topic".to_owned(),
         };
@@ -116,29 +130,44 @@ impl MapTrial<'_> {
         Ok(())
     }
 
-    /// The maps for a message: those that are on, or the one that the line or the command names, with the options of the line.
+    /// The maps for a message: those that are on, or the one that the line or the command names, with the options of the line. Where
+    /// none that is on takes the topic, a map that only a name switches on may.
     fn set(&mut self, message: &TrialMessage) -> anyhow::Result<&mut MapSet> {
-        let only = message.map.clone().or_else(|| self.only.map(str::to_owned));
-        let is_wanted = |set: &MapSet| set.only == only && set.options == message.options;
-        let index = match self.sets.iter().position(is_wanted) {
-            Some(index) => index,
-            None => {
-                let set = self.new_set(only, &message.topic, &message.options)?;
-                self.sets.push(set);
-                self.sets.len() - 1
-            }
-        };
+        let named = message.map.clone().or_else(|| self.only.map(str::to_owned));
+        let choice = named.map_or(TrialChoice::On, TrialChoice::Named);
+        let mut index = self.index(&choice, message)?;
+        let takes = |set: &MapSet| set.maps.find(&message.topic).is_some();
+        if choice == TrialChoice::On && message.options.is_empty() && !self.sets.get(index).is_some_and(takes) {
+            // Maps of the configuration may be at odds with those that are not on.
+            let other = self.index(&TrialChoice::Optional, message).ok();
+            index = other.filter(|other| self.sets.get(*other).is_some_and(takes)).unwrap_or(index);
+        }
         self.sets.get_mut(index).context("a set of maps")
     }
 
-    fn new_set(&self, only: Option<String>, topic: &str, options: &Map<String, Value>) -> anyhow::Result<MapSet> {
+    fn index(&mut self, choice: &TrialChoice, message: &TrialMessage) -> anyhow::Result<usize> {
+        let is_wanted = |set: &MapSet| set.choice == *choice && set.options == message.options;
+        if let Some(index) = self.sets.iter().position(is_wanted) {
+            return Ok(index);
+        }
+        let set = self.new_set(choice.clone(), &message.topic, &message.options)?;
+        self.sets.push(set);
+        Ok(self.sets.len() - 1)
+    }
+
+    fn new_set(&self, choice: TrialChoice, topic: &str, options: &Map<String, Value>) -> anyhow::Result<MapSet> {
         let known = &self.config.ingest.maps;
-        let mut settings: Vec<MapSettings> = match &only {
-            Some(name) => {
+        let of_state = |states: &[MapState]| {
+            let found = known.iter().filter(|map| states.contains(&map.state));
+            found.map(|map| map.settings.clone()).collect()
+        };
+        let mut settings: Vec<MapSettings> = match &choice {
+            TrialChoice::Named(name) => {
                 let map = known.iter().find(|map| map.settings.name == *name);
                 vec![map.with_context(|| format!("there is no map {name:?}; `weir maps` lists them"))?.settings.clone()]
             }
-            None => self.config.ingest.maps_on().map(|map| map.settings.clone()).collect(),
+            TrialChoice::On => of_state(&[MapState::On]),
+            TrialChoice::Optional => of_state(&[MapState::On, MapState::Optional]),
         };
         if !options.is_empty() {
             let found = compiled(&settings)?.find(topic).context("no map takes the topic, so options have no map")?;
@@ -146,7 +175,7 @@ impl MapTrial<'_> {
             *map = with_options(map, options)?;
         }
         let maps = compiled(&settings)?;
-        Ok(MapSet { only, options: options.clone(), settings, maps, memory: MapMemory::default() })
+        Ok(MapSet { choice, options: options.clone(), settings, maps, memory: MapMemory::default() })
     }
 }
 

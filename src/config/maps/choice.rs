@@ -17,6 +17,8 @@ pub(in crate::config) struct MapChoice<'a> {
     pub own: &'a [MapDraft],
     /// The preset files of a person.
     pub files: &'a [Preset],
+    /// Patterns of weir's own form, which is asked before any map.
+    pub native: Vec<&'a str>,
     /// The key `ingest.presets`.
     pub presets: &'a PresetChoice,
     /// Where that key stands.
@@ -26,7 +28,8 @@ pub(in crate::config) struct MapChoice<'a> {
 /// The maps of a configuration that says nothing about them.
 pub(in crate::config) fn default_maps() -> Vec<KnownMap> {
     let origin = ConfigOrigin::File(String::new());
-    MapChoice { own: &[], files: &[], presets: &PresetChoice::Auto, presets_at: origin }.resolve().0
+    let native = Vec::new();
+    MapChoice { own: &[], files: &[], native, presets: &PresetChoice::Auto, presets_at: origin }.resolve().0
 }
 
 /// A map with the table that it comes from.
@@ -101,6 +104,7 @@ impl<'a> MapChoice<'a> {
                 faults.push(draft.whole_fault(ConfigProblem::new("it has no topics", TOPICS_FORM)));
                 continue;
             }
+            faults.extend(self.taken_before(draft, &settings));
             maps.push(MapCandidate {
                 known: KnownMap { settings, origin: MapOrigin::Config, state: MapState::On },
                 draft,
@@ -108,6 +112,15 @@ impl<'a> MapChoice<'a> {
             });
         }
         maps
+    }
+
+    /// The fault of a table whose messages never come to it, because weir's own form has their topics.
+    fn taken_before(&self, draft: &MapDraft, settings: &MapSettings) -> Option<ConfigFault> {
+        let is_taken = |pattern: &&String| self.native.iter().any(|native| covers(native, pattern));
+        let pattern = settings.topics.iter().find(is_taken)?;
+        let wrong = format!("messages on {pattern:?} are of weir's own form, and no map is asked");
+        let expected = "topics that are not in ingest.telemetry_topics and ingest.error_topics";
+        Some(draft.fault("topics", ConfigProblem::new(wrong, expected)))
     }
 
     /// The map of a preset that `format` names: the name of a map, or of a family with one map.
@@ -248,6 +261,21 @@ fn begins_with_literal(pattern: &str) -> bool {
 fn patterns(settings: &MapSettings) -> impl Iterator<Item = &String> {
     let status = settings.status.iter().flat_map(|status| &status.topics);
     settings.topics.iter().chain(status).chain(&settings.ignore)
+}
+
+/// Whether the topic filter `native` matches all topics that a pattern of a map does.
+fn covers(native: &str, pattern: &str) -> bool {
+    let mut levels = pattern.split('/');
+    for wanted in native.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            (_, None) => return false,
+            ("+", Some(level)) if level != "#" && !level.ends_with("+}") => {}
+            (wanted, Some(level)) if wanted == level && level != "#" => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
 }
 
 /// A pattern without the names of its levels: patterns of the same shape match the same topics.

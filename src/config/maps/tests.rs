@@ -201,6 +201,24 @@ fn what_the_core_finds_has_its_line() {
 }
 
 #[test]
+fn a_map_on_topics_of_the_own_form_is_a_fault() {
+    let table = |topic: &str| format!("[[ingest.map]]\nname = 'a'\ntopics = ['x/{{device}}', '{topic}']\n");
+    for topic in ["devices/{device}/telemetry", "devices/a/errors"] {
+        let expected = format!(
+            "weir.toml:3: ingest.map.a.topics: messages on {topic:?} are of weir's own form, and no map is asked"
+        );
+        check(&table(topic), &[&expected]);
+    }
+    for topic in ["devices/{device}/{other}", "devices/{device+}/telemetry", "devices/#"] {
+        good(&table(topic));
+    }
+    check(
+        &format!("[ingest]\ntelemetry_topics = ['x/#']\n{}", table("y/{device}")),
+        &["weir.toml:5: ingest.map.a.topics: messages on \"x/{device}\""],
+    );
+}
+
+#[test]
 fn preset_files_of_a_person_are_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("a file");

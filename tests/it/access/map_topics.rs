@@ -37,8 +37,9 @@ fn a_tasmota_logs_in_as_its_topic() {
 fn a_role_of_a_file_has_these_topics_where_it_says_so() {
     let weir = start("[roles.own]\nmap_topics = true\n[roles.device]\npublish = []\n", &[]);
     let mut own = client(&weir, MqttVersion::V5, "own");
-    assert_eq!(own.publish("tele/own/SENSOR", "{}", 1), 0);
-    assert_eq!(own.publish("$aws/things/own/shadow/update", "{}", 1), 0);
+    for topic in ["tele/own/SENSOR", "$aws/things/own/shadow/update"] {
+        assert_eq!(own.publish(topic, "{}", 1), 0, "{topic}");
+    }
     assert_eq!(own.publish("tele/pump/SENSOR", "{}", 1), 0x87);
     assert_eq!(own.subscribe_with("cmnd/#", 0, &[]), 0x87);
     let mut pump = client(&weir, MqttVersion::V5, "pump");

@@ -11,12 +11,12 @@ use weir::core::formats::{MapMemory, MapSettings, Maps, PayloadFormat};
 
 use super::SeenMessage;
 use super::fields::JsonFields;
-use super::topics::TopicPattern;
+use super::topics::SeenPattern;
 use crate::commands::maps::show::toml_of;
 
 /// What a map gives for messages.
 #[derive(Debug, Default)]
-struct Proof {
+struct MapProof {
     messages: usize,
     readings: usize,
     errors: Vec<String>,
@@ -74,7 +74,7 @@ fn by_known_map(seen: &[SeenMessage], config: &Config) -> Option<String> {
 }
 
 /// A new map for messages on topics with equally many levels.
-fn own_map(filter: &str, seen: &[SeenMessage], names: &BTreeSet<String>) -> anyhow::Result<(MapSettings, Proof)> {
+fn own_map(filter: &str, seen: &[SeenMessage], names: &BTreeSet<String>) -> anyhow::Result<(MapSettings, MapProof)> {
     let topics: BTreeSet<&str> = seen.iter().map(|message| message.topic.as_str()).collect();
     let example = topics.first().copied().unwrap_or(filter);
     let mut faults = Vec::new();
@@ -116,7 +116,7 @@ fn is_senml(document: &Value) -> bool {
 }
 
 fn draft(filter: &str, topics: &BTreeSet<&str>, seen: &[SeenMessage], payload: PayloadFormat) -> MapSettings {
-    let pattern = TopicPattern::new(filter, topics, payload == PayloadFormat::Scalar);
+    let pattern = SeenPattern::new(filter, topics, payload == PayloadFormat::Scalar);
     let mut map = MapSettings { topics: vec![pattern.pattern.clone()], payload, ..MapSettings::default() };
     let mut device = pattern.device;
     match payload {
@@ -159,9 +159,9 @@ fn plain(level: &str) -> String {
 }
 
 /// What `map` alone gives for the messages; `None`: it has faults, or does not take all of them.
-fn prove(map: &MapSettings, seen: &[SeenMessage]) -> Option<Proof> {
+fn prove(map: &MapSettings, seen: &[SeenMessage]) -> Option<MapProof> {
     let maps = Maps::new(std::slice::from_ref(map)).ok()?;
-    let (mut memory, mut proof) = (MapMemory::default(), Proof { messages: seen.len(), ..Proof::default() });
+    let (mut memory, mut proof) = (MapMemory::default(), MapProof { messages: seen.len(), ..MapProof::default() });
     for SeenMessage { topic, payload } in seen {
         let found = maps.find(topic)?;
         let outcome = maps.show(found, topic, payload, SystemClock.now_ms(), &mut memory);
@@ -172,7 +172,7 @@ fn prove(map: &MapSettings, seen: &[SeenMessage]) -> Option<Proof> {
     Some(proof)
 }
 
-impl Proof {
+impl MapProof {
     fn is_good(&self) -> bool {
         self.readings > 0 && self.errors.is_empty()
     }

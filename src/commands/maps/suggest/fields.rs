@@ -96,8 +96,8 @@ impl JsonFields {
         let in_all = |names: &[&str], is_fit: fn(&Value) -> bool| {
             let is_there = |key: &str| elements.iter().all(|element| element.get(key).is_some_and(is_fit));
             let keys: BTreeSet<&str> = elements.iter().flat_map(|element| element.keys().map(String::as_str)).collect();
-            let named = |name: &&str| keys.iter().find(|key| key.eq_ignore_ascii_case(name) && is_there(key)).copied();
-            names.iter().find_map(|name| named(&name))
+            let named = |name: &str| keys.iter().find(|key| key.eq_ignore_ascii_case(name) && is_there(key)).copied();
+            names.iter().find_map(|name| named(name))
         };
         if let (Some(name), Some(value)) = (in_all(NAMES, Value::is_string), in_all(VALUES, |value| !value.is_object()))
         {

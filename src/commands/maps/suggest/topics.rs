@@ -33,7 +33,7 @@ const KINDS: &[&str] = &[
 
 /// A pattern with what its levels are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicPattern {
+pub struct SeenPattern {
     /// The pattern.
     pub pattern: String,
     /// Template of the device; `None`: no level can be the device.
@@ -42,7 +42,7 @@ pub struct TopicPattern {
     pub metric: Option<String>,
 }
 
-impl TopicPattern {
+impl SeenPattern {
     /// A pattern for `topics`, which have all the same number of levels, and match `filter`. `has_metric` says whether each topic has
     /// one value, so that its last level is the metric.
     pub fn new(filter: &str, topics: &BTreeSet<&str>, has_metric: bool) -> Self {
@@ -111,7 +111,7 @@ mod tests {
 
     #[track_caller]
     fn check(filter: &str, topics: &[&str], has_metric: bool, expected: (&str, Option<&str>)) {
-        let found = TopicPattern::new(filter, &topics.iter().copied().collect(), has_metric);
+        let found = SeenPattern::new(filter, &topics.iter().copied().collect(), has_metric);
         assert_eq!((found.pattern.as_str(), found.device.as_deref()), expected, "{topics:?}");
     }
 
