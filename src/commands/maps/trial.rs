@@ -97,6 +97,7 @@ impl MapTrial<'_> {
         let message = TrialMessage::read(line)?;
         let payload = message.payload()?;
         let set = self.set(&message)?;
+        let is_off = set.choice == TrialChoice::Optional;
         let arrival_ms = SystemClock.now_ms();
         let found = set.maps.find(&message.topic);
         let name = found.and_then(|found| set.settings.get(usize::from(found.map))).map(|map| map.name.clone());
@@ -116,7 +117,7 @@ impl MapTrial<'_> {
             _ if is_native && message.map.is_none() => {
                 "no map is asked, the topic is one of ingest.telemetry_topics".into()
             }
-            Some(name) if set.choice == TrialChoice::Optional => {
+            Some(name) if is_off => {
                 format!("map {name}, which is not on: ingest.presets = [\"auto\", \"{name}\"] switches it on")
             }
             Some(name) => format!("map {name}"),

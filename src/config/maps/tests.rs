@@ -213,7 +213,7 @@ fn a_map_on_topics_of_the_own_form_is_a_fault() {
         good(&table(topic));
     }
     check(
-        &format!("[ingest]\ntelemetry_topics = ['x/#']\n{}", table("y/{device}")),
+        &format!("[ingest]\ntelemetry_topics = ['x/+']\n{}", table("y/{device}")),
         &["weir.toml:5: ingest.map.a.topics: messages on \"x/{device}\""],
     );
 }

@@ -80,7 +80,7 @@ fn a_view_shows_what_its_filter_lets_through() {
 fn a_map_is_suggested_for_what_comes_and_takes_it() {
     let mut weir = WEIR.start(&[("window.idle_timeout", "'500ms'")]);
     let child = watching(&weir, &["suggest", "plant/+/state", "--count", "2"]);
-    let payload = |value: f64| format!(r#"{{"temp":{value},"fw":"1.2"}}"#);
+    let payload = |value: f64| format!(r#"{{"temp":{value},"fw":"1.2.3"}}"#);
     let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "c");
     client.publish("plant/a/state", &payload(21.5), 1);
     client.publish("plant/b/state", &payload(20.5), 1);

@@ -125,7 +125,7 @@ mod tests {
             false,
             ("plant/{level2}/{device}/up", Some("{device}")),
         );
-        let same = ["plant/hall/a/up", "plant/yard/a/up"];
+        let same = ["plant/hall/a/up", "plant/yard/a/up", "plant/yard/b/up"];
         check("plant/#", &same, false, ("plant/{level2}/{device}/up", Some("{level2}.{device}")));
         check("#", &["rooms/kitchen/temp", "rooms/kitchen/hum"], true, ("rooms/{device}/{metric}", Some("{device}")));
         check("#", &["rooms/kitchen/temp", "rooms/hall/temp"], true, ("rooms/{device}/{metric}", Some("{device}")));
