@@ -186,6 +186,50 @@ pub enum MapsCommand {
         #[arg(long, value_name = "NAME")]
         map: Option<String>,
     },
+    /// Print what the maps of a running weir make of messages, one line for each message, as they come.
+    ///
+    /// Messages on topics that no map takes are shown too; those on ingest.telemetry_topics are not. A view shows 1,000 messages
+    /// a second at most, and says how many it left out.
+    Watch(WatchArguments),
+    /// Write a map for the messages on a topic: what came on it for a while, or those of a file.
+    ///
+    /// The map is printed as a part of the configuration, and is proved on the messages: `weir maps test` gives the same.
+    Suggest(SuggestArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Only messages that this map takes.
+    #[arg(long, value_name = "NAME")]
+    pub map: Option<String>,
+    /// Only messages on topics that match this filter.
+    #[arg(long, value_name = "FILTER")]
+    pub topic: Option<String>,
+    /// Print JSON lines, with the payload.
+    #[arg(long)]
+    pub json: bool,
+    /// End after this many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub api: DeviceApi,
+}
+
+#[derive(Debug, Args)]
+pub struct SuggestArguments {
+    /// A topic, or a topic filter; a + may stand for the device.
+    pub topic: String,
+    /// Take the messages of this file, in the form of `weir maps test`.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub file: Option<PathBuf>,
+    /// Wait this many seconds for messages.
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 30)]
+    pub seconds: u64,
+    /// Look at this many messages at most.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub count: usize,
+    #[command(flatten)]
+    pub api: DeviceApi,
 }
 
 #[derive(Debug, Args)]

@@ -2,14 +2,16 @@
 //! request, bounded in time and bytes.
 
 mod arguments;
+mod events;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
@@ -223,42 +225,60 @@ impl HttpClient {
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
-        match timeout(TIMEOUT, self.exchange(method, path, body)).await {
+        let whole = async |response: Response<Incoming>| {
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
+            Ok(HttpResponse { status, body: body.map_err(|error| self.broken(path, error))?.to_bytes() })
+        };
+        match timeout(TIMEOUT, self.exchange(method, path, body, whole)).await {
             Ok(result) => result,
-            Err(_) => Err(HttpError::TooSlow { base: self.base.clone(), path: path.to_owned() }),
+            Err(_) => Err(self.too_slow(path)),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<HttpResponse, HttpError> {
+    fn broken(&self, path: &str, source: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
+        HttpError::Broken { base: self.base.clone(), path: path.to_owned(), source }
+    }
+
+    fn too_slow(&self, path: &str) -> HttpError {
+        HttpError::TooSlow { base: self.base.clone(), path: path.to_owned() }
+    }
+
+    /// Sends a request, and lets `read` read the answer.
+    async fn exchange<T>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, HttpError>,
+    ) -> Result<T, HttpError> {
         let base = || self.base.clone();
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.map_err(|source| HttpError::Unreachable { base: base(), source })?;
         match &self.tls {
-            None => self.ask(stream, method, path, body).await,
+            None => self.ask(stream, method, path, body, read).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
                 let stream = stream.map_err(|source| HttpError::Untrusted { base: base(), source })?;
-                self.ask(stream, method, path, body).await
+                self.ask(stream, method, path, body, read).await
             }
         }
     }
 
-    async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, T>(
         &self,
         stream: S,
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<HttpResponse, HttpError> {
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| HttpError::Broken {
-            base: self.base.clone(),
-            path: path.to_owned(),
-            source,
-        };
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, HttpError>,
+    ) -> Result<T, HttpError> {
+        let broken = |source| self.broken(path, source);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(HOST, &self.authority).header(ACCEPT, "application/json, text/plain");
+        request =
+            request.header(HOST, &self.authority).header(ACCEPT, "application/json, text/plain, text/event-stream");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -267,10 +287,8 @@ impl HttpClient {
         }
         let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await.map_err(broken)?.to_bytes();
-            Ok(HttpResponse { status, body })
+            let head = timeout(TIMEOUT, sender.send_request(request)).await.map_err(|_| self.too_slow(path))?;
+            read(head.map_err(|error| broken(error.into()))?).await
         };
         tokio::pin!(answer);
         // The connection makes progress only while it is polled. It may end before the answer is read to its end.

@@ -21,7 +21,7 @@ mod stored_password;
 pub mod tokens;
 mod users;
 
-pub use acl::{Acl, Permissions};
+pub use acl::{Acl, MapTopics, Permissions};
 pub use identity::{Identity, Login, Proof};
 pub use login::{ClientCredentials, LoginError, RefusedLogin};
 pub use password::{Password, RandomError};

@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::acl::{Acl, Permissions};
+use super::acl::{Acl, MapTopics, Permissions};
 use super::identity::Identity;
 use super::identity::Proof;
 use super::secret_file;
 use super::users::{ANONYMOUS_ROLE, Users, default_roles};
 use crate::config::{Config, ConfigErrors, ConfigFault, ConfigOrigin, ConfigProblem, OnDeniedPublish, Quotas, Tenants};
+use crate::core::formats::{MapSettings, Maps};
 use crate::tls::RevokedCertificates;
 
 /// Everything that decides about logins and permissions.
@@ -25,6 +26,8 @@ pub struct Policy {
     pub acl: Acl,
     /// The tenants. They change with a restart only.
     pub tenants: Tenants,
+    /// The topics of devices that maps read. They change with a restart only.
+    pub map_topics: MapTopics,
     /// What happens to a denied publish of an MQTT 3.1.1 client.
     pub on_denied_publish: OnDeniedPublish,
     /// Client certificates that are refused. They come from the files of the TLS listener, so [`Policy::load`] leaves them
@@ -43,7 +46,10 @@ impl Policy {
         let auth = &config.mqtt.auth;
         let (allow_anonymous, on_denied_publish) = (config.mqtt.allows_anonymous(), auth.on_denied_publish);
         let tenants = config.tenants.clone();
-        let mut policy = Self { allow_anonymous, on_denied_publish, tenants, ..Self::default() };
+        let maps: Vec<MapSettings> = config.ingest.maps_on().map(|map| map.settings.clone()).collect();
+        // The configuration refuses maps with faults.
+        let map_topics = MapTopics(Arc::new(Maps::new(&maps).unwrap_or_default()));
+        let mut policy = Self { allow_anonymous, on_denied_publish, tenants, map_topics, ..Self::default() };
         let mut faults = Vec::new();
         let acl_is_known = match auth.acl.as_deref().map_or_else(|| Ok(Acl::default()), Acl::load) {
             Ok(acl) => {
@@ -77,7 +83,10 @@ impl Policy {
 
     /// The permissions of a client with this identity.
     pub fn permissions(&self, identity: &Identity, client_id: Arc<str>) -> Permissions {
-        self.acl.permissions(identity, client_id, self.on_denied_publish).within(&self.tenants)
+        self.acl
+            .permissions(identity, client_id, self.on_denied_publish)
+            .within(&self.tenants)
+            .with_map_topics(&self.map_topics)
     }
 
     /// What the user of a client with this identity may hold.

@@ -49,12 +49,17 @@ impl Access {
     }
 
     /// Uses `policy` from now on. The revoked certificates stay, because they come from the files of the TLS listener and
-    /// may be loaded again at any time between the reading of `policy` and this call.
+    /// may be loaded again at any time between the reading of `policy` and this call. The topics of maps stay, because maps
+    /// change with a restart only.
     ///
     /// Open connections and stored sessions are not judged here: the caller does that afterwards.
     pub fn replace(&self, policy: Policy) {
         self.password_cache.keep_only(policy.users.as_ref());
-        self.change(|current| Policy { revoked: current.revoked.clone(), ..policy });
+        self.change(|current| Policy {
+            revoked: current.revoked.clone(),
+            map_topics: current.map_topics.clone(),
+            ..policy
+        });
     }
 
     /// Treats exactly these certificates as revoked from now on. Open connections and stored sessions are not judged here:

@@ -142,7 +142,9 @@ fn maps(document: &mut Document<'_>) {
     let (files, faults) = directory.as_deref().map(maps::read_directory).unwrap_or_default();
     document.faults.extend(faults);
     let presets_at = document.origin("ingest.presets");
-    let choice = MapChoice { own: &document.maps, files: &files, presets: &document.config.ingest.presets, presets_at };
+    let ingest = &document.config.ingest;
+    let native = ingest.telemetry_topics.iter().chain(&ingest.error_topics).map(String::as_str).collect();
+    let choice = MapChoice { own: &document.maps, files: &files, native, presets: &ingest.presets, presets_at };
     let (known, faults) = choice.resolve();
     document.config.ingest.maps = known;
     document.faults.extend(faults);

@@ -34,7 +34,7 @@ const DURATION_FORM: &str = "a duration such as \"250ms\", \"5s\", \"1m\", \"24h
 const SIZE_FORM: &str = "a size such as \"512B\", \"64KiB\", \"16MiB\" or \"1GiB\"";
 const HOST_FORM: &str = "host names such as \"box.local\", \"*.example.org\" for all names below example.org, IP addresses, \
                          or \"*\" for any; without scheme and port";
-const PRESETS_FORM: &str = "\"auto\", \"off\", or a list of names such as [\"tasmota\", \"zigbee2mqtt\"]";
+const PRESETS_FORM: &str = "\"auto\", \"off\", or a list of names such as [\"auto\", \"esphome\"]";
 const LIST_FORM: &str = "a list of strings such as [\"a\", \"b\"]";
 
 impl<'a> RawValue<'a> {

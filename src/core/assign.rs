@@ -6,6 +6,7 @@ use crate::core::batch::{BatchContext, ReadingOrigin};
 use crate::core::device::Slot;
 use crate::core::ingest::{Checked, first_failure};
 use crate::core::json::JsonToken;
+use crate::core::notes::DeviceNote;
 use crate::core::operator::Operator;
 use crate::core::output::{Collector, WindowFlags};
 use crate::core::problem::ReadingProblem;
@@ -46,6 +47,9 @@ impl Operator {
                     self.note_unit(slot, name, *unit);
                 }
                 self.count_accepted(batch, slot, checked, placement);
+                if matches!(value, JsonToken::Bool(_)) {
+                    self.note_device(slot, DeviceNote::BooleanValue);
+                }
             }
             Err(_) if self.is_absent(value) => self.count_absent(origin, index, checked.slot),
             Err(problem) => {

@@ -11,6 +11,7 @@ use crate::core::description::DeviceDescription;
 use crate::core::device_clock::DeviceClock;
 use crate::core::error_share::ErrorShare;
 use crate::core::liveness::DeviceLiveness;
+use crate::core::notes::DeviceNotes;
 use crate::core::rare_state::{OddCounts, RareState};
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
@@ -50,6 +51,8 @@ const TAG_ERROR_SHARE: u8 = 11;
 const TAG_LIVENESS: u8 = 12;
 /// What the device says of itself.
 const TAG_DESCRIPTION: u8 = 13;
+/// What a person was told about the device.
+const TAG_NOTES: u8 = 20;
 
 /// Index of a device, or of a client, in the table of all.
 pub(super) type Slot = u32;
@@ -286,6 +289,9 @@ impl Device {
                 put_u64(self.rare.odd.arrival_times, out);
             });
         }
+        if self.rare.notes != DeviceNotes::default() {
+            put_field(TAG_NOTES, out, |out| out.push(self.rare.notes.0));
+        }
         put_field(TAG_SEQUENCES, out, |out| self.sequences.encode_memory(out));
         if let Some(retained) = &self.rare.retained {
             put_field(TAG_RETAINED, out, |out| retained.encode(out));
@@ -355,6 +361,10 @@ impl Device {
             }
             TAG_ODD_COUNTS => {
                 self.rare.fields_mut().odd = OddCounts { values_absent: field.u64()?, arrival_times: field.u64()? };
+                Ok(())
+            }
+            TAG_NOTES => {
+                self.rare.fields_mut().notes = DeviceNotes(field.u8()?);
                 Ok(())
             }
             TAG_SEQUENCES => self.sequences.decode_memory(field),
@@ -528,6 +538,7 @@ mod tests {
         device.sequences.count_invalid();
         device.closed_ms = 77;
         device.rare.fields_mut().odd = OddCounts { values_absent: 3, arrival_times: 200 };
+        device.rare.fields_mut().notes = DeviceNotes(2);
         device.rare.fields_mut().carried = Some(Box::default());
         device.rare.count_rejected(Reason::Late);
         device.first_end_ms = 10;

@@ -17,6 +17,7 @@ use crate::core::digest::element_digest;
 use crate::core::event_time;
 use crate::core::group::key_group;
 use crate::core::json::JsonToken;
+use crate::core::notes::DeviceNote;
 use crate::core::operator::Operator;
 use crate::core::output::Collector;
 use crate::core::owners::DeviceLimit;
@@ -424,6 +425,13 @@ impl Operator {
         let redelivered =
             (redelivered && seq.is_none()).then_some(ReadingProblem::DuplicateMessage(origin.publish.packet_id));
         let duplicate = duplicate.or(redelivered);
+        if let Some(slot) = slot
+            && stated.is_some()
+            && fields.stated_other_time().is_some()
+            && fields.timestamp.is_none()
+        {
+            self.note_device(slot, DeviceNote::OtherTimeField);
+        }
         if origin.replay.is_none()
             && !is_fault
             && duplicate.is_none()

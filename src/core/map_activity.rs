@@ -46,6 +46,26 @@ impl MapOutcome {
     }
 }
 
+/// The first message of a map that gave readings: what it was that the map recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstReadings {
+    /// Topic of the message, cut after 256 bytes.
+    pub topic: String,
+    /// Device of its first reading, cut after 256 bytes.
+    pub device: String,
+    /// Its arrival time, Unix milliseconds.
+    pub arrival_ms: i64,
+}
+
+/// A map that gave readings for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecognisedMap {
+    /// Name of the map.
+    pub map: String,
+    /// Its first message with readings.
+    pub first: FirstReadings,
+}
+
 /// What became of the messages of one map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapActivity {
@@ -61,6 +81,8 @@ pub struct MapActivity {
     pub last_topic: String,
     /// Ignored keys, each with the number of times that it was seen.
     keys: Vec<(String, u64)>,
+    /// Its first message with readings.
+    pub first: Option<Box<FirstReadings>>,
 }
 
 impl MapActivity {
@@ -72,6 +94,7 @@ impl MapActivity {
             last_ms: NONE_MS,
             last_topic: String::new(),
             keys: Vec::new(),
+            first: None,
         }
     }
 
@@ -171,36 +194,84 @@ impl MapActivity {
 }
 
 /// What became of the messages of all maps, in the order of the settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct MapActivities(Vec<MapActivity>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct MapActivities {
+    all: Vec<MapActivity>,
+    /// Maps that gave readings for the first time since they were taken. They are told to a person, and are no part of the state.
+    recognised: Vec<RecognisedMap>,
+}
 
 impl MapActivities {
     /// Those of `maps`, which go on from those of the same name in `self`.
     pub fn of(&self, maps: &[MapSettings]) -> Self {
         let of_name = |map: &MapSettings| {
-            let known = self.0.iter().find(|activity| activity.name == map.name);
+            let known = self.all.iter().find(|activity| activity.name == map.name);
             known.cloned().unwrap_or_else(|| MapActivity::new(&map.name))
         };
-        Self(maps.iter().map(of_name).collect())
+        Self { all: maps.iter().map(of_name).collect(), recognised: self.recognised.clone() }
+    }
+
+    /// Notes that a message of the map with this index gave readings. The first of each map is kept.
+    pub fn note_readings(&mut self, map: u16, topic: &str, device: &str, arrival_ms: i64) {
+        let Some(activity) = self.all.get_mut(usize::from(map)).filter(|activity| activity.first.is_none()) else {
+            return;
+        };
+        let first =
+            FirstReadings { topic: kept_topic(topic).to_owned(), device: kept_topic(device).to_owned(), arrival_ms };
+        self.recognised.push(RecognisedMap { map: activity.name.clone(), first: first.clone() });
+        activity.first = Some(Box::new(first));
     }
 
     /// That of the map with this index.
     pub fn get_mut(&mut self, map: u16) -> Option<&mut MapActivity> {
-        self.0.get_mut(usize::from(map))
+        self.all.get_mut(usize::from(map))
     }
 
     /// All, in the order of the settings.
     pub fn all(&self) -> &[MapActivity] {
-        &self.0
+        &self.all
+    }
+
+    /// Maps that gave readings for the first time since the last call.
+    pub fn take_recognised(&mut self) -> Vec<RecognisedMap> {
+        std::mem::take(&mut self.recognised)
     }
 
     /// Appends the stored form: nothing if there are no maps.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        if self.0.is_empty() {
+        if self.all.is_empty() {
             return;
         }
-        put_u64(self.0.len() as u64, out);
-        self.0.iter().for_each(|activity| activity.encode(out));
+        put_u64(self.all.len() as u64, out);
+        self.all.iter().for_each(|activity| activity.encode(out));
+    }
+
+    /// Appends the stored form of the first messages: nothing if no map gave readings.
+    pub fn encode_firsts(&self, out: &mut Vec<u8>) {
+        let firsts = || self.all.iter().filter_map(|activity| Some((activity, activity.first.as_deref()?)));
+        if firsts().next().is_none() {
+            return;
+        }
+        put_u64(firsts().count() as u64, out);
+        for (activity, first) in firsts() {
+            for text in [&activity.name, &first.topic, &first.device] {
+                put_bytes(text.as_bytes(), out);
+            }
+            put_i64(first.arrival_ms, out);
+        }
+    }
+
+    /// Reads the first messages of the maps that are known.
+    pub fn decode_firsts(&mut self, reader: &mut FieldReader<'_>) -> Result<(), DecodeError> {
+        for _ in 0..reader.count()? {
+            let name = reader.str()?;
+            let (topic, device) = (reader.str()?.to_owned(), reader.str()?.to_owned());
+            let first = FirstReadings { topic, device, arrival_ms: reader.i64()? };
+            if let Some(activity) = self.all.iter_mut().find(|activity| activity.name == name) {
+                activity.first = Some(Box::new(first));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the stored form.
@@ -209,7 +280,8 @@ impl MapActivities {
         if count > MAX_MAPS {
             return Err(DecodeError::Content("too many maps"));
         }
-        (0..count).map(|_| MapActivity::decode(reader)).collect::<Result<_, _>>().map(Self)
+        let all = (0..count).map(|_| MapActivity::decode(reader)).collect::<Result<_, _>>()?;
+        Ok(Self { all, recognised: Vec::new() })
     }
 }
 
@@ -232,12 +304,34 @@ mod tests {
         assert_eq!(activity.top_keys(), [("Uptime", 2), ("Wifi.RSSI", 1)]);
         let mut bytes = Vec::new();
         activities.encode(&mut bytes);
-        assert_eq!(MapActivities::decode(&mut FieldReader::new(&bytes)).as_ref(), Ok(&activities));
+        let read = MapActivities::decode(&mut FieldReader::new(&bytes)).expect("activities");
+        assert_eq!(read.all(), activities.all());
         for len in 0..bytes.len() {
             assert!(MapActivities::decode(&mut FieldReader::new(&bytes[..len])).is_err(), "prefix of {len} bytes");
         }
         let other = activities.of(&[map("b"), map("c")]);
         assert_eq!((&other.all()[0], other.all()[1].messages), (&activities.all()[1], [0; 4]));
+    }
+
+    #[test]
+    fn the_first_message_with_readings_is_kept_and_told_once() {
+        let maps = ["a", "b"].map(|name| MapSettings { name: name.into(), ..MapSettings::default() });
+        let mut activities = MapActivities::default().of(&maps);
+        let mut bytes = Vec::new();
+        activities.encode_firsts(&mut bytes);
+        assert!(bytes.is_empty());
+        activities.note_readings(1, "tele/desk/SENSOR", "desk", 7);
+        activities.note_readings(1, "tele/lamp/SENSOR", "lamp", 8);
+        let first = FirstReadings { topic: "tele/desk/SENSOR".into(), device: "desk".into(), arrival_ms: 7 };
+        assert_eq!(activities.take_recognised(), [RecognisedMap { map: "b".into(), first: first.clone() }]);
+        assert_eq!(activities.take_recognised(), []);
+        activities.encode_firsts(&mut bytes);
+        let read = |bytes: &[u8]| {
+            let mut read = MapActivities::default().of(&maps);
+            read.decode_firsts(&mut FieldReader::new(bytes)).map(|()| read.all()[1].first.clone())
+        };
+        assert_eq!(read(&bytes), Ok(Some(Box::new(first))));
+        assert!((0..bytes.len()).all(|len| read(&bytes[..len]).is_err()));
     }
 
     #[test]

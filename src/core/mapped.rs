@@ -74,6 +74,11 @@ impl Operator {
         {
             activity.count_all_ignored(mapped);
         }
+        if let Ok(mapped) = &mapped
+            && let Some(element) = mapped.elements.iter().find(|element| !element.readings.is_empty())
+        {
+            self.map_activities.note_readings(found.map, publish.topic, &element.device, origin.arrival_ms);
+        }
         let bits = self.map_settings(found).map_or(SequenceBits::Bits64, counter_width);
         let outcome = match mapped.map_err(MalformedMapped::Map).and_then(|mapped| to_decoded(mapped, bits, rules)) {
             Ok((message, _)) if message.elements.is_empty() && (status.is_some() || !announcements.is_empty()) => {

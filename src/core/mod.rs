@@ -9,6 +9,8 @@ pub mod formats;
 pub mod group;
 pub mod liveness;
 pub mod map_activity;
+pub mod map_view;
+pub mod notes;
 pub mod operator;
 pub mod output;
 pub mod owners;

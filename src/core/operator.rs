@@ -14,7 +14,8 @@ use crate::core::device::{DeviceId, DueWindow, Slot};
 use crate::core::error_share::ErrorShare;
 use crate::core::formats::MapMemory;
 use crate::core::group::{GroupChange, Groups};
-use crate::core::map_activity::{MapActivities, MapActivity};
+use crate::core::map_activity::{MapActivities, MapActivity, RecognisedMap};
+use crate::core::notes::DeviceNote;
 use crate::core::owners::Owners;
 use crate::core::proportion::MessageErrors;
 use crate::core::rebirth::RebirthRequests;
@@ -80,6 +81,8 @@ pub(super) struct BatchWork {
     pub units: Vec<Arc<str>>,
     /// Devices that are over their share of the errors log.
     pub over_share: Vec<Option<DeviceId>>,
+    /// What a person is to be told about devices.
+    pub notes: Vec<(DeviceId, DeviceNote)>,
 }
 
 /// All state of the event-time pipeline, as a few parts that can be borrowed apart from each other.
@@ -200,6 +203,12 @@ impl Operator {
     /// What became of the messages of each map, in the order of the settings.
     pub fn map_activities(&self) -> &[MapActivity] {
         self.map_activities.all()
+    }
+
+    /// Maps that gave readings for the first time since the last call.
+    #[inline]
+    pub fn take_recognised(&mut self) -> Vec<RecognisedMap> {
+        self.map_activities.take_recognised()
     }
 
     /// Sequence number that the next window firing gets.

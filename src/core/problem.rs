@@ -159,7 +159,7 @@ impl fmt::Display for ReadingProblem<'_> {
                  ingest.telemetry_topics where the device stands",
             ),
             Self::Missing("metric") => f.write_str(
-                r#"the field `metric` is missing; send {"metric":"temperature","value":21.5}, or several as {"metrics":{"temperature":21.5}}"#,
+                r#"the field `metric` is missing; send {"metric":"temperature","value":21.5} or {"metrics":{"temperature":21.5}}, or this on flat/DEVICE for a map: [[ingest.map]] name="flat" topics=["flat/{device}"]"#,
             ),
             Self::Missing(field) => write!(f, "the field `{field}` is missing; send it"),
             // The value may stand in `metrics`, under the name of its metric.

@@ -4,6 +4,7 @@ use crate::core::device::{Device, Slot};
 use crate::core::device_clock::ClockView;
 use crate::core::formats::DeviceAbout;
 use crate::core::liveness::DeviceLiveness;
+use crate::core::notes::DeviceNote;
 use crate::core::operator::Operator;
 use crate::core::reason::Reason;
 use crate::core::selection::{DeviceFilter, DeviceOrder};
@@ -54,6 +55,8 @@ pub struct DeviceSummary {
     pub liveness: Option<DeviceLiveness>,
     /// What the device says of itself.
     pub about: DeviceAbout,
+    /// What it sends in another form than weir names.
+    pub notes: Vec<DeviceNote>,
 }
 
 /// The last closed window of a series.
@@ -219,6 +222,7 @@ impl Operator {
             metrics: device.series.len(),
             liveness: device.rare.liveness.as_deref().cloned(),
             about: device.about(),
+            notes: device.rare.notes.all().collect(),
         }
     }
 

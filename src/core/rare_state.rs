@@ -7,6 +7,7 @@ use crate::core::carried::CarriedRules;
 use crate::core::description::DeviceDescription;
 use crate::core::error_share::ErrorShare;
 use crate::core::liveness::DeviceLiveness;
+use crate::core::notes::DeviceNotes;
 use crate::core::reason::Reason;
 use crate::core::retained::RetainedHistory;
 use crate::core::watermark::NONE_MS;
@@ -41,6 +42,8 @@ pub(super) struct RareFields {
     pub rejected: Vec<(Reason, u64)>,
     /// What is not as it should be.
     pub odd: OddCounts,
+    /// What a person is told about the device.
+    pub notes: DeviceNotes,
     /// Whether the device is online; `None` where nothing said so.
     pub liveness: Option<Box<DeviceLiveness>>,
     /// What it says of itself; `None` where it says nothing.
@@ -57,14 +60,26 @@ impl RareFields {
         error_share: None,
         rejected: Vec::new(),
         odd: OddCounts { values_absent: 0, arrival_times: 0 },
+        notes: DeviceNotes(0),
         liveness: None,
         description: None,
     };
 
     fn is_empty(&self) -> bool {
-        let Self { passed_ms, live_ms, carried, backlog, retained, error_share, rejected, odd, liveness, description } =
-            self;
-        (*passed_ms, *live_ms, *odd) == (NONE_MS, None, OddCounts::default())
+        let Self {
+            passed_ms,
+            live_ms,
+            carried,
+            backlog,
+            retained,
+            error_share,
+            rejected,
+            odd,
+            notes,
+            liveness,
+            description,
+        } = self;
+        (*passed_ms, *live_ms, *odd, *notes) == (NONE_MS, None, OddCounts::default(), DeviceNotes::default())
             && (carried.is_none() && backlog.is_none() && retained.is_none() && error_share.is_none())
             && rejected.is_empty()
             && liveness.is_none()

@@ -72,6 +72,8 @@ const TAG_MAP_MEMORY: u8 = 13;
 const TAG_MAP_ACTIVITIES: u8 = 14;
 /// What discovery messages said.
 const TAG_DISCOVERIES: u8 = 15;
+/// The first message of each map that gave readings.
+const TAG_FIRST_READINGS: u8 = 20;
 
 /// State that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -216,6 +218,7 @@ impl Operator {
         put_field(TAG_MAP_MEMORY, &mut out, |out| self.map_memory.encode(out));
         put_field(TAG_MAP_ACTIVITIES, &mut out, |out| self.map_activities.encode(out));
         put_field(TAG_DISCOVERIES, &mut out, |out| self.map_memory.encode_discoveries(out));
+        put_field(TAG_FIRST_READINGS, &mut out, |out| self.map_activities.encode_firsts(out));
         put_field(TAG_SET_BACKS, &mut out, |out| self.clocks.set_backs.encode(out));
         if self.totals.window_sizes_dropped > 0 {
             put_field(TAG_SIZES_DROPPED, &mut out, |out| put_u64(self.totals.window_sizes_dropped, out));
@@ -329,6 +332,7 @@ impl Operator {
                 self.map_activities = MapActivities::decode(field)?.of(&self.settings.current.maps);
                 Ok(())
             }
+            TAG_FIRST_READINGS => self.map_activities.decode_firsts(field),
             TAG_SIZES_DROPPED => {
                 self.totals.window_sizes_dropped = field.u64()?;
                 Ok(())

@@ -13,8 +13,8 @@ use futures_util::FutureExt;
 use hyper::body::Body as _;
 
 use crate::http::handlers::{
-    checkpoints, device_metrics, devices, forget, health, maps, metrics, mqtt_users, replay, results, savepoints,
-    status, stream, topics,
+    checkpoints, device_metrics, devices, forget, health, map_watch, maps, metrics, mqtt_users, replay, results,
+    savepoints, status, stream, topics,
 };
 use crate::http::hosts::{NamedHost, TrustedHosts};
 use crate::http::limits::MAX_BODY_BYTES;
@@ -49,6 +49,7 @@ const INDEX: &str = concat!(
 /api/v1/savepoints   copies of the state in one file; POST takes one
 /api/v1/mqtt/users   what MQTT users hold, with their quotas, heaviest first: ?limit=
 /api/v1/maps         maps: topics, last message, what their messages gave, most frequent ignored keys
+                     GET /api/v1/maps/watch sends what becomes of messages as server-sent events: ?topic=FILTER&map=
 /api/v1/topics       ?unmatched=1: topics that are no ingest topics, with suggestions, most frequent first: ?all=1&limit=
 /mqtt                MQTT over WebSocket
 /api/v1/stream       server-sent events: ?windows=1&errors=1&device=
@@ -76,6 +77,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/savepoints", get(savepoints::list).post(savepoints::create))
         .route("/api/v1/mqtt/users", get(mqtt_users::list))
         .route("/api/v1/maps", get(maps::list))
+        .route("/api/v1/maps/watch", get(map_watch::open))
         .route("/api/v1/topics", get(topics::list))
         .route("/api/v1/stream", get(stream::open))
         .route("/mqtt", get(websocket::open))

@@ -19,4 +19,5 @@ mod wire;
 mod testing;
 
 pub use server::{AdmissionControl, AdmissionError, ConnectionPermit, MqttError, MqttServer, Peer, StreamServer};
+pub use wire::topic::{matches as filter_matches, valid_filter as is_filter};
 pub(crate) use wire::version::ProtocolVersion;

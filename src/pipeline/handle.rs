@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::core::formats::{EdgeNodeView, MapMemorySizes, MapSettings, SparkplugTotals};
 use crate::core::map_activity::MapActivity;
+use crate::core::map_view::MapView;
 use crate::core::operator::Operator;
 use crate::core::query::{DeviceDetail, DeviceFacts, DeviceSummary, LastWindow};
 use crate::core::replay_effects::ReplayEffect;
@@ -187,6 +188,11 @@ impl Pipeline {
             operator.settings().maps.iter().cloned().zip(operator.map_activities().iter().cloned()).collect()
         };
         self.ask(both).await
+    }
+
+    /// The maps as they are now, with a copy of what they remember.
+    pub async fn map_view(&self) -> Result<MapView, Unavailable> {
+        self.ask(Operator::map_view).await
     }
 
     /// What became of the messages of each map, in the order of the settings.

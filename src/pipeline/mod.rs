@@ -10,6 +10,7 @@ mod checkpoint_writer;
 pub mod error;
 pub mod handle;
 mod limits;
+pub mod map_watch;
 pub mod run;
 pub mod savepoints;
 mod sink;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::core::map_activity::{FirstReadings, RecognisedMap};
 use crate::core::operator::Operator;
 use crate::core::rebirth::RebirthRequest;
 use crate::core::record::{self, InvalidRecord};
@@ -297,6 +298,15 @@ impl Runner {
                      is stored, the others are counted; look at what it sends"
                 );
             }
+        }
+        for (device, note) in self.operator.take_notes() {
+            // What is processed again was told before.
+            if self.progress.caught_up {
+                tracing::info!("device {device}: {}", note.as_str());
+            }
+        }
+        for RecognisedMap { map, first: FirstReadings { topic, device, .. } } in self.operator.take_recognised() {
+            tracing::info!("map {map} takes {topic}; first device {device}");
         }
         for request in self.operator.take_rebirths() {
             // What is processed again was asked for before.

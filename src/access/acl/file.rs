@@ -19,8 +19,7 @@ const MAX_ROLES: usize = 256;
 /// Largest number of patterns in one list. Every topic that a client changes to is compared with all of them.
 const MAX_PATTERNS: usize = 256;
 
-const ROLE_FORM: &str =
-    "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe or any_device below, or [roles.NAME.quotas]";
+const ROLE_FORM: &str = "[roles.NAME] with publish, subscribe, deny_publish, deny_subscribe, any_device or map_topics below, or [roles.NAME.quotas]";
 const LIST_FORM: &str = "a list of topic patterns such as [\"devices/%u/#\"]";
 
 impl Acl {
@@ -130,10 +129,8 @@ impl AclReader<'_> {
                 "subscribe" => role.subscribe.allow = self.patterns(at, &key, value.get_ref()),
                 "deny_publish" => role.publish.deny = self.patterns(at, &key, value.get_ref()),
                 "deny_subscribe" => role.subscribe.deny = self.patterns(at, &key, value.get_ref()),
-                "any_device" => match value.get_ref().as_bool() {
-                    Some(any_device) => role.any_device = any_device,
-                    None => self.fault(at, &key, ConfigProblem::new("it is not a boolean", "true or false")),
-                },
+                "any_device" => self.switch(at, &key, &mut role.any_device, value.get_ref()),
+                "map_topics" => self.switch(at, &key, &mut role.map_topics, value.get_ref()),
                 "quotas" => self.quotas(at, &key, &mut role.quotas, value.get_ref()),
                 _ => self.fault(at, &key, ConfigProblem::new("there is no such key", ROLE_FORM)),
             }
@@ -142,6 +139,13 @@ impl AclReader<'_> {
             self.require_any_device(key, table);
         }
         role
+    }
+
+    fn switch(&mut self, at: usize, key: &str, switch: &mut bool, value: &DeValue<'_>) {
+        match value.as_bool() {
+            Some(read) => *switch = read,
+            None => self.fault(at, key, ConfigProblem::new("it is not a boolean", "true or false")),
+        }
     }
 
     fn quotas(&mut self, at: usize, key: &str, quotas: &mut Quotas, value: &DeValue<'_>) {

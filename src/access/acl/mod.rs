@@ -11,5 +11,5 @@ mod permissions;
 mod role;
 mod roles;
 
-pub use permissions::Permissions;
+pub use permissions::{MapTopics, Permissions};
 pub use roles::Acl;

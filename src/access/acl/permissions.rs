@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::pattern::PatternClient;
 use super::role::{AclRole, TopicRules};
 use crate::config::{OnDeniedPublish, Tenant, Tenants};
+use crate::core::formats::Maps;
 
 /// The permissions of one client: its roles, and the names that stand in for `%u` and `%c` in their patterns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,20 @@ pub struct Permissions {
     tenants: Tenants,
     /// Tenant of the user; `None`: the user is one of the box's own.
     tenant: Option<Arc<Tenant>>,
+    map_topics: MapTopics,
 }
+
+/// The topics of devices that have forms of their own.
+#[derive(Debug, Clone, Default)]
+pub struct MapTopics(pub Arc<Maps>);
+
+impl PartialEq for MapTopics {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for MapTopics {}
 
 impl Permissions {
     pub(super) fn new(
@@ -25,7 +39,14 @@ impl Permissions {
         client_id: Arc<str>,
         on_denied_publish: OnDeniedPublish,
     ) -> Self {
-        Self { roles, user, client_id, on_denied_publish, tenants: Tenants::default(), tenant: None }
+        let (tenants, map_topics) = (Tenants::default(), MapTopics::default());
+        Self { roles, user, client_id, on_denied_publish, tenants, tenant: None, map_topics }
+    }
+
+    /// Lets roles with `map_topics` use the topics that these maps read as those of the client.
+    #[must_use]
+    pub fn with_map_topics(self, map_topics: &MapTopics) -> Self {
+        Self { map_topics: map_topics.clone(), ..self }
     }
 
     /// Confines the client to the topics of its tenant, if its user belongs to one of `tenants`.
@@ -46,14 +67,28 @@ impl Permissions {
             return false;
         }
         let relative = self.relative(topic);
-        relative.is_some_and(|topic| TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.client()))
+        let is_own = |topic: &str| self.is_map_topic(topic, |maps, user| maps.is_own_topic(topic, user));
+        relative.is_some_and(|topic| {
+            TopicRules::permit(&self.roles, |role| &role.publish, topic, &self.client(), || is_own(topic))
+        })
     }
 
     /// Whether the client may receive every message that `filter` matches. Of a shared subscription, pass the filter without
     /// `$share` and the group. A topic name is a filter too.
     pub fn may_subscribe(&self, filter: &str) -> bool {
         let relative = self.relative(filter);
-        relative.is_some_and(|filter| TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.client()))
+        let is_own = |filter: &str| self.is_map_topic(filter, |maps, user| maps.is_own_filter(filter, user));
+        relative.is_some_and(|filter| {
+            TopicRules::permit(&self.roles, |role| &role.subscribe, filter, &self.client(), || is_own(filter))
+        })
+    }
+
+    /// Whether a role allows the topic or filter because a map reads it: as one of the client's own device, as `is_own` says, or,
+    /// with a role that may send for any device, as one of any device.
+    fn is_map_topic(&self, filter: &str, is_own: impl Fn(&Maps, &str) -> bool) -> bool {
+        let maps = &*self.map_topics.0;
+        let own = self.user.as_deref().is_some_and(|user| is_own(maps, user));
+        self.roles.iter().any(|role| role.map_topics && (own || role.any_device && maps.find(filter).is_some()))
     }
 
     /// Whether others may be asked to answer on `topic`: a tenant's client must not let a client of the box publish outside
@@ -101,6 +136,7 @@ mod tests {
     use super::super::Acl;
     use super::*;
     use crate::access::Identity;
+    use crate::core::formats::MapSettings;
 
     fn permissions(acl: &Acl, user: Option<&str>, roles: &[&str]) -> Permissions {
         let roles = roles.iter().map(|role| (*role).into()).collect();
@@ -186,6 +222,45 @@ mod tests {
         let own = of("site", "bridge");
         assert!(own.may_subscribe("#") && own.may_publish("acme/x") && own.may_request_response_on("acme/x"));
         assert!(!own.may_publish("acme/weir/windows/a/b"), "results of a tenant are weir's");
+    }
+
+    /// Permissions where a Tasmota and a shadow of AWS IoT have maps.
+    fn mapped(acl: &Acl, user: Option<&str>, role: &str) -> Permissions {
+        let map = |name: &str, topic: &str| MapSettings {
+            name: name.into(),
+            topics: vec![topic.into()],
+            ignore: vec!["cmnd/{device}/#".into()],
+            ..MapSettings::default()
+        };
+        let aws = MapSettings { ignore: Vec::new(), ..map("aws", "$aws/things/{device}/shadow/update") };
+        let maps = Maps::new(&[map("tasmota", "tele/{device}/SENSOR"), aws]).unwrap();
+        permissions(acl, user, &[role]).with_map_topics(&MapTopics(Arc::new(maps)))
+    }
+
+    #[test]
+    fn a_device_may_use_the_topics_that_its_map_reads() {
+        let acl = Acl::default();
+        let desk = mapped(&acl, Some("desk"), "device");
+        for topic in ["tele/desk/SENSOR", "tele/desk/UPTIME", "$aws/things/desk/shadow/update", "devices/desk/x"] {
+            assert!(desk.may_publish(topic), "{topic}");
+        }
+        for topic in ["tele/lamp/SENSOR", "$aws/things/lamp/shadow/update", "other"] {
+            assert!(!desk.may_publish(topic), "{topic}");
+        }
+        assert!(
+            desk.may_subscribe("cmnd/desk/#") && !desk.may_subscribe("cmnd/#") && !desk.may_subscribe("tele/+/SENSOR")
+        );
+        let free = mapped(&acl, None, "anonymous");
+        assert!(free.may_publish("$aws/things/lamp/shadow/update") && !free.may_publish("$aws/rules/x"));
+        assert!(!mapped(&acl, Some("desk"), "dashboard").may_publish("tele/desk/SENSOR"));
+        let acl = parse(
+            "[roles.device]\npublish = ['x']\n[roles.own]\nmap_topics = true\ndeny_publish = ['tele/+/UPTIME']\n\
+             deny_subscribe = ['cmnd/+/secret']",
+        );
+        assert!(!mapped(&acl, Some("desk"), "device").may_publish("tele/desk/SENSOR"), "the role was replaced");
+        let own = mapped(&acl, Some("desk"), "own");
+        assert!(own.may_publish("tele/desk/SENSOR") && !own.may_publish("tele/desk/UPTIME"));
+        assert!(own.may_subscribe("cmnd/desk/POWER") && !own.may_subscribe("cmnd/desk/#"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) struct AclRole {
     /// Whether readings that a client publishes may be of any device. Otherwise they are of the device that has the user
     /// name of the client.
     pub any_device: bool,
+    /// Whether a client may publish on and subscribe to the topics that a map reads as those of its device.
+    pub map_topics: bool,
     /// What a user with the role may hold.
     pub quotas: Quotas,
 }
@@ -23,6 +25,7 @@ impl Default for AclRole {
             publish: TopicRules::default(),
             subscribe: TopicRules::default(),
             any_device: false,
+            map_topics: false,
             quotas: DASHBOARD_QUOTAS,
         }
     }
@@ -71,24 +74,29 @@ pub(super) struct TopicRules {
 impl AclRole {
     /// A role of weir's own. A pattern that cannot be read is left out; a test checks that there is none.
     pub fn built_in(publish: &[&str], subscribe: &[&str], any_device: bool, quotas: Quotas) -> Self {
+        // A role that publishes nothing has no topics of devices either.
+        let map_topics = !publish.is_empty();
         let allow = |patterns: &[&str]| TopicRules {
             allow: patterns.iter().filter_map(|pattern| AclPattern::parse(pattern).ok()).collect(),
             deny: Vec::new(),
         };
-        Self { publish: allow(publish), subscribe: allow(subscribe), any_device, quotas }
+        Self { publish: allow(publish), subscribe: allow(subscribe), any_device, map_topics, quotas }
     }
 }
 
 impl TopicRules {
-    /// Whether the rules that `of` selects from each role allow every topic that `filter` matches, and deny none of them.
+    /// Whether the rules that `of` selects from each role allow every topic that `filter` matches, or `is_allowed_besides` does,
+    /// and the rules deny none of them.
     pub fn permit(
         roles: &[Arc<AclRole>],
         of: fn(&AclRole) -> &TopicRules,
         filter: &str,
         client: &PatternClient<'_>,
+        is_allowed_besides: impl FnOnce() -> bool,
     ) -> bool {
         let mut rules = roles.iter().map(|role| of(role));
-        rules.clone().any(|rules| rules.allow.iter().any(|pattern| pattern.covers(filter, client)))
+        let is_allowed = rules.clone().any(|rules| rules.allow.iter().any(|pattern| pattern.covers(filter, client)));
+        (is_allowed || is_allowed_besides())
             && !rules.any(|rules| rules.deny.iter().any(|pattern| pattern.overlaps(filter, client)))
     }
 }

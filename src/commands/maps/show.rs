@@ -21,7 +21,10 @@ pub fn run(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
 fn text(name: &str, config: &Config) -> anyhow::Result<String> {
     let known = config.ingest.maps.iter().find(|map| map.settings.name == name);
     match known.map(|map| &map.origin) {
-        Some(MapOrigin::Config) => Ok(known.map(|map| toml_of(&map.settings)).unwrap_or_default()),
+        Some(MapOrigin::Config) => {
+            let keys = known.map(|map| toml_of(&map.settings)).unwrap_or_default();
+            Ok(format!("# A map of the configuration, with the keys of its preset.\n\n[[ingest.map]]\n{keys}"))
+        }
         Some(MapOrigin::File(file)) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}")),
         _ => {
             let is_named =
@@ -34,16 +37,20 @@ fn text(name: &str, config: &Config) -> anyhow::Result<String> {
     }
 }
 
-/// The table of a map: its keys that are not the defaults.
-fn toml_of(map: &MapSettings) -> String {
+/// The keys of a map that are not the defaults, a line each, name and topics first.
+pub fn toml_of(map: &MapSettings) -> String {
     let (Ok(Value::Object(keys)), Ok(Value::Object(defaults))) =
         (serde_json::to_value(map), serde_json::to_value(MapSettings::default()))
     else {
         return String::new();
     };
-    let lines = keys.iter().filter(|(key, value)| defaults.get(*key) != Some(*value));
-    let lines: String = lines.map(|(key, value)| format!("{key} = {}\n", toml_value(value))).collect();
-    format!("# A map of the configuration, with the keys of its preset.\n\n[[ingest.map]]\n{lines}")
+    let mut keys: Vec<_> = keys.iter().filter(|(key, value)| defaults.get(*key) != Some(*value)).collect();
+    keys.sort_by_key(|(key, _)| match key.as_str() {
+        "name" => 0,
+        "topics" => 1,
+        _ => 2,
+    });
+    keys.iter().map(|(key, value)| format!("{key} = {}\n", toml_value(value))).collect()
 }
 
 fn toml_value(value: &Value) -> String {

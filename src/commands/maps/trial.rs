@@ -9,11 +9,12 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Map, Value};
 
 use weir::clock::{Clock as _, SystemClock};
-use weir::config::Config;
-use weir::core::formats::{MapMemory, MapRole, MapSettings, Maps};
+use weir::config::{Config, MapState};
+use weir::core::formats::{MapMemory, MapRole, MapSettings, MappedOutcome, Maps};
+use weir::mqtt::filter_matches;
 
 use super::message::TrialMessage;
-use super::outcome::TrialOutcome;
+use super::outcome::{differences, lines, one_line};
 use crate::exit;
 
 /// Longest line of a file, as long as the longest MQTT packet.
@@ -30,13 +31,24 @@ struct TrialSummary {
 
 /// Maps with what they remember of the messages before.
 struct MapSet {
-    /// The map that lines have named, if they have named one.
-    only: Option<String>,
+    /// The maps that lines have asked for.
+    choice: TrialChoice,
     /// The options of these lines.
     options: Map<String, Value>,
     settings: Vec<MapSettings>,
     maps: Maps,
     memory: MapMemory,
+}
+
+/// Which maps a line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TrialChoice {
+    /// The map with this name.
+    Named(String),
+    /// Those that are on.
+    On,
+    /// Those that are on, and those that only a name switches on.
+    Optional,
 }
 
 /// The maps on which the messages of a file are tried.
@@ -85,60 +97,78 @@ impl MapTrial<'_> {
         let message = TrialMessage::read(line)?;
         let payload = message.payload()?;
         let set = self.set(&message)?;
+        let is_off = set.choice == TrialChoice::Optional;
         let arrival_ms = SystemClock.now_ms();
         let found = set.maps.find(&message.topic);
         let name = found.and_then(|found| set.settings.get(usize::from(found.map))).map(|map| map.name.clone());
         let outcome = match found {
-            None => TrialOutcome::default(),
-            Some(found) if found.role == MapRole::Ignore => TrialOutcome::ignored_topic(),
-            Some(found) => {
-                TrialOutcome::new(set.maps.map(found, &message.topic, &payload, arrival_ms, &mut set.memory))
-            }
+            None => MappedOutcome::default(),
+            Some(found) if found.role == MapRole::Ignore => MappedOutcome::ignored_topic(),
+            Some(found) => set.maps.show(found, &message.topic, &payload, arrival_ms, &mut set.memory),
         };
-        let differences = outcome.differences(&message, arrival_ms);
+        let differences = differences(&outcome, &message, arrival_ms);
         self.summary.messages += 1;
         self.summary.readings += outcome.readings.len();
-        self.summary.errors += outcome.errors();
+        self.summary.errors += outcome.errors.len();
         self.summary.differ += usize::from(!differences.is_empty());
-        let is_native = self.config.ingest.telemetry_topics.iter().any(|pattern| is_native(pattern, &message.topic));
+        let is_native =
+            self.config.ingest.telemetry_topics.iter().any(|pattern| filter_matches(pattern, &message.topic));
         let taken = match name {
             _ if is_native && message.map.is_none() => {
                 "no map is asked, the topic is one of ingest.telemetry_topics".into()
+            }
+            Some(name) if is_off => {
+                format!("map {name}, which is not on: ingest.presets = [\"auto\", \"{name}\"] switches it on")
             }
             Some(name) => format!("map {name}"),
             None => "no map takes this topic".to_owned(),
         };
         let mut out = std::io::stdout().lock();
         writeln!(out, "{number}: {}: {taken}", one_line(&message.topic))?;
-        for line in outcome.lines().iter().chain(&differences) {
+        for line in lines(&outcome).iter().chain(&differences) {
             writeln!(out, "  {}", one_line(line))?;
         }
         Ok(())
     }
 
-    /// The maps for a message: those that are on, or the one that the line or the command names, with the options of the line.
+    /// The maps for a message: those that are on, or the one that the line or the command names, with the options of the line. Where
+    /// none that is on takes the topic, a map that only a name switches on may.
     fn set(&mut self, message: &TrialMessage) -> anyhow::Result<&mut MapSet> {
-        let only = message.map.clone().or_else(|| self.only.map(str::to_owned));
-        let is_wanted = |set: &MapSet| set.only == only && set.options == message.options;
-        let index = match self.sets.iter().position(is_wanted) {
-            Some(index) => index,
-            None => {
-                let set = self.new_set(only, &message.topic, &message.options)?;
-                self.sets.push(set);
-                self.sets.len() - 1
-            }
-        };
+        let named = message.map.clone().or_else(|| self.only.map(str::to_owned));
+        let choice = named.map_or(TrialChoice::On, TrialChoice::Named);
+        let mut index = self.index(&choice, message)?;
+        let takes = |set: &MapSet| set.maps.find(&message.topic).is_some();
+        if choice == TrialChoice::On && message.options.is_empty() && !self.sets.get(index).is_some_and(takes) {
+            // Maps of the configuration may be at odds with those that are not on.
+            let other = self.index(&TrialChoice::Optional, message).ok();
+            index = other.filter(|other| self.sets.get(*other).is_some_and(takes)).unwrap_or(index);
+        }
         self.sets.get_mut(index).context("a set of maps")
     }
 
-    fn new_set(&self, only: Option<String>, topic: &str, options: &Map<String, Value>) -> anyhow::Result<MapSet> {
+    fn index(&mut self, choice: &TrialChoice, message: &TrialMessage) -> anyhow::Result<usize> {
+        let is_wanted = |set: &MapSet| set.choice == *choice && set.options == message.options;
+        if let Some(index) = self.sets.iter().position(is_wanted) {
+            return Ok(index);
+        }
+        let set = self.new_set(choice.clone(), &message.topic, &message.options)?;
+        self.sets.push(set);
+        Ok(self.sets.len() - 1)
+    }
+
+    fn new_set(&self, choice: TrialChoice, topic: &str, options: &Map<String, Value>) -> anyhow::Result<MapSet> {
         let known = &self.config.ingest.maps;
-        let mut settings: Vec<MapSettings> = match &only {
-            Some(name) => {
+        let of_state = |states: &[MapState]| {
+            let found = known.iter().filter(|map| states.contains(&map.state));
+            found.map(|map| map.settings.clone()).collect()
+        };
+        let mut settings: Vec<MapSettings> = match &choice {
+            TrialChoice::Named(name) => {
                 let map = known.iter().find(|map| map.settings.name == *name);
                 vec![map.with_context(|| format!("there is no map {name:?}; `weir maps` lists them"))?.settings.clone()]
             }
-            None => self.config.ingest.maps_on().map(|map| map.settings.clone()).collect(),
+            TrialChoice::On => of_state(&[MapState::On]),
+            TrialChoice::Optional => of_state(&[MapState::On, MapState::Optional]),
         };
         if !options.is_empty() {
             let found = compiled(&settings)?.find(topic).context("no map takes the topic, so options have no map")?;
@@ -146,7 +176,7 @@ impl MapTrial<'_> {
             *map = with_options(map, options)?;
         }
         let maps = compiled(&settings)?;
-        Ok(MapSet { only, options: options.clone(), settings, maps, memory: MapMemory::default() })
+        Ok(MapSet { choice, options: options.clone(), settings, maps, memory: MapMemory::default() })
     }
 }
 
@@ -157,20 +187,9 @@ fn compiled(settings: &[MapSettings]) -> anyhow::Result<Maps> {
     })
 }
 
-/// Whether a pattern of `ingest.telemetry_topics` takes a topic.
-fn is_native(pattern: &str, topic: &str) -> bool {
-    let (pattern, topic): (Vec<&str>, Vec<&str>) = (pattern.split('/').collect(), topic.split('/').collect());
-    pattern.len() == topic.len() && pattern.iter().zip(topic).all(|(level, found)| *level == "+" || *level == found)
-}
-
 /// A map with other values for some keys.
 fn with_options(map: &MapSettings, options: &Map<String, Value>) -> anyhow::Result<MapSettings> {
     let Value::Object(mut keys) = serde_json::to_value(map)? else { bail!("a map is an object") };
     keys.extend(options.clone());
     serde_json::from_value(Value::Object(keys)).context("options are no keys of a map")
-}
-
-/// The text with control characters escaped: it comes from messages.
-fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

@@ -7,6 +7,9 @@ use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
 use crate::config::nearest::nearest;
 use crate::core::formats::{MapFault, MapSettings, Maps};
 
+/// The name in `ingest.presets` that stands for the presets that are on by default.
+const AUTO: &str = "auto";
+
 /// What says which maps are on.
 #[derive(Debug)]
 pub(in crate::config) struct MapChoice<'a> {
@@ -14,6 +17,8 @@ pub(in crate::config) struct MapChoice<'a> {
     pub own: &'a [MapDraft],
     /// The preset files of a person.
     pub files: &'a [Preset],
+    /// Patterns of weir's own form, which is asked before any map.
+    pub native: Vec<&'a str>,
     /// The key `ingest.presets`.
     pub presets: &'a PresetChoice,
     /// Where that key stands.
@@ -23,13 +28,16 @@ pub(in crate::config) struct MapChoice<'a> {
 /// The maps of a configuration that says nothing about them.
 pub(in crate::config) fn default_maps() -> Vec<KnownMap> {
     let origin = ConfigOrigin::File(String::new());
-    MapChoice { own: &[], files: &[], presets: &PresetChoice::Auto, presets_at: origin }.resolve().0
+    let native = Vec::new();
+    MapChoice { own: &[], files: &[], native, presets: &PresetChoice::Auto, presets_at: origin }.resolve().0
 }
 
 /// A map with the table that it comes from.
 struct MapCandidate<'a> {
     known: KnownMap,
     draft: &'a MapDraft,
+    /// Whether a person named it: it has a table, or stands in `ingest.presets`.
+    is_named: bool,
 }
 
 impl<'a> MapChoice<'a> {
@@ -58,7 +66,8 @@ impl<'a> MapChoice<'a> {
 
     fn unknown_presets(&self) -> Vec<ConfigFault> {
         let PresetChoice::Named(names) = self.presets else { return Vec::new() };
-        let unknown = names.iter().filter(|name| !self.all_names().any(|known| known == name.as_str()));
+        let unknown =
+            names.iter().filter(|name| *name != AUTO && !self.all_names().any(|known| known == name.as_str()));
         unknown.map(|name| self.presets_fault(self.no_such_preset(name))).collect()
     }
 
@@ -95,12 +104,23 @@ impl<'a> MapChoice<'a> {
                 faults.push(draft.whole_fault(ConfigProblem::new("it has no topics", TOPICS_FORM)));
                 continue;
             }
+            faults.extend(self.taken_before(draft, &settings));
             maps.push(MapCandidate {
                 known: KnownMap { settings, origin: MapOrigin::Config, state: MapState::On },
                 draft,
+                is_named: true,
             });
         }
         maps
+    }
+
+    /// The fault of a table whose messages never come to it, because weir's own form has their topics.
+    fn taken_before(&self, draft: &MapDraft, settings: &MapSettings) -> Option<ConfigFault> {
+        let is_taken = |pattern: &&String| self.native.iter().any(|native| covers(native, pattern));
+        let pattern = settings.topics.iter().find(is_taken)?;
+        let wrong = format!("messages on {pattern:?} are of weir's own form, and no map is asked");
+        let expected = "topics that are not in ingest.telemetry_topics and ingest.error_topics";
+        Some(draft.fault("topics", ConfigProblem::new(wrong, expected)))
     }
 
     /// The map of a preset that `format` names: the name of a map, or of a family with one map.
@@ -134,26 +154,39 @@ impl<'a> MapChoice<'a> {
         let is_taken =
             before.iter().any(|other| other.known.settings.name == name) || before[..own].iter().any(is_format);
         let mut state = if is_taken { MapState::Replaced } else { self.state(preset, draft) };
+        let is_named = self.is_named(preset, draft);
+        let is_embedded = matches!(preset.origin, MapOrigin::Preset(_));
+        if state == MapState::On && is_embedded && !is_named && !keep_patterns(&mut settings, begins_with_literal) {
+            state = MapState::Optional;
+        }
         if state == MapState::On && !give_way(&mut settings, preset, before) {
             state = MapState::Replaced;
         }
         if state != MapState::On {
             settings.clone_from(&draft.settings);
         }
-        MapCandidate { known: KnownMap { settings, origin: preset.origin.clone(), state }, draft }
+        MapCandidate { known: KnownMap { settings, origin: preset.origin.clone(), state }, draft, is_named }
+    }
+
+    /// Whether `ingest.presets` names the map, or its family with it.
+    fn is_named(&self, preset: &Preset, draft: &MapDraft) -> bool {
+        let PresetChoice::Named(names) = self.presets else { return false };
+        let all_optional = preset.maps.iter().all(|map| map.optional);
+        let of_family = names.contains(&preset.family) && (!draft.optional || all_optional);
+        of_family || names.contains(&draft.settings.name)
+    }
+
+    /// Whether presets are on that nobody named.
+    fn is_auto(&self) -> bool {
+        match self.presets {
+            PresetChoice::Auto => true,
+            PresetChoice::Off => false,
+            PresetChoice::Named(names) => names.iter().any(|name| name == AUTO),
+        }
     }
 
     fn state(&self, preset: &Preset, draft: &MapDraft) -> MapState {
-        let is_on = match self.presets {
-            PresetChoice::Auto => !draft.optional,
-            PresetChoice::Off => false,
-            PresetChoice::Named(names) => {
-                let all_optional = preset.maps.iter().all(|map| map.optional);
-                let of_family = names.contains(&preset.family) && (!draft.optional || all_optional);
-                of_family || names.contains(&draft.settings.name)
-            }
-        };
-        match is_on {
+        match self.is_named(preset, draft) || self.is_auto() && !draft.optional {
             true => MapState::On,
             false if draft.optional && *self.presets != PresetChoice::Off => MapState::Optional,
             false => MapState::Off,
@@ -169,7 +202,7 @@ impl<'a> MapChoice<'a> {
             let mut gave_way = false;
             for fault in &found {
                 let Some(map) = on.get(fault.map).and_then(|index| maps.get_mut(*index)) else { continue };
-                if matches!(map.known.origin, MapOrigin::Preset(_)) && *self.presets == PresetChoice::Auto {
+                if matches!(map.known.origin, MapOrigin::Preset(_)) && !map.is_named {
                     map.known.state = MapState::Replaced;
                     gave_way = true;
                 }
@@ -201,14 +234,18 @@ fn give_way(settings: &mut MapSettings, preset: &Preset, before: &[MapCandidate<
         .filter(|other| other.known.state == MapState::On && other.known.origin != preset.origin)
         .flat_map(|other| patterns(&other.known.settings));
     let taken: Vec<String> = others.map(|pattern| shape(pattern)).collect();
-    let is_free = |pattern: &String| !taken.contains(&shape(pattern));
+    keep_patterns(settings, |pattern| !taken.contains(&shape(pattern)))
+}
+
+/// Takes those patterns from a map that are not to be kept. `false`: it has no topics left.
+fn keep_patterns(settings: &mut MapSettings, is_kept: impl Fn(&str) -> bool) -> bool {
     let had_topics = !settings.topics.is_empty();
-    settings.topics.retain(is_free);
-    settings.ignore.retain(is_free);
+    settings.topics.retain(|pattern| is_kept(pattern));
+    settings.ignore.retain(|pattern| is_kept(pattern));
     if let Some(status) = &mut settings.status
         && !status.topics.is_empty()
     {
-        status.topics.retain(is_free);
+        status.topics.retain(|pattern| is_kept(pattern));
         if status.topics.is_empty() {
             settings.status = None;
         }
@@ -216,9 +253,29 @@ fn give_way(settings: &mut MapSettings, preset: &Preset, before: &[MapCandidate<
     !had_topics || !settings.topics.is_empty()
 }
 
+/// Whether a pattern begins with a level of its own, so that it takes no messages of other devices by accident.
+fn begins_with_literal(pattern: &str) -> bool {
+    !pattern.starts_with(['{', '#'])
+}
+
 fn patterns(settings: &MapSettings) -> impl Iterator<Item = &String> {
     let status = settings.status.iter().flat_map(|status| &status.topics);
     settings.topics.iter().chain(status).chain(&settings.ignore)
+}
+
+/// Whether the topic filter `native` matches all topics that a pattern of a map does.
+fn covers(native: &str, pattern: &str) -> bool {
+    let mut levels = pattern.split('/');
+    for wanted in native.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            (_, None) => return false,
+            ("+", Some(level)) if level != "#" && !level.ends_with("+}") => {}
+            (wanted, Some(level)) if wanted == level && level != "#" => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
 }
 
 /// A pattern without the names of its levels: patterns of the same shape match the same topics.

@@ -5,12 +5,13 @@ use crate::core::formats::MapSettings;
 /// Which presets are on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PresetChoice {
-    /// All that are not optional.
+    /// All that are not optional, with those of their patterns that begin with a literal level. A preset without such a pattern
+    /// of readings is off. Preset files of a person have all their patterns.
     #[default]
     Auto,
     /// None.
     Off,
-    /// Those with these names, of families or of maps.
+    /// Those with these names, of families or of maps. The name `auto` stands for those of [`PresetChoice::Auto`].
     Named(Vec<String>),
 }
 
@@ -41,7 +42,8 @@ pub enum MapOrigin {
 pub enum MapState {
     /// It takes messages.
     On,
-    /// It is on only where `ingest.presets` or a table names it, and nothing does.
+    /// It is on only where `ingest.presets` or a table names it, and nothing does: it is said to be optional, or its topics begin
+    /// with a wildcard.
     Optional,
     /// `ingest.presets` leaves it out.
     Off,

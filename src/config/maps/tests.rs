@@ -69,11 +69,44 @@ fn presets_are_chosen() {
     let auto = good("");
     assert_eq!(preset_state(&auto, "tasmota"), Some(MapState::On));
     assert_eq!(preset_state(&auto, "esphome"), Some(MapState::Optional));
+    assert_eq!(preset_state(&auto, "shelly_gen2"), Some(MapState::Optional));
     let off = good("[ingest]\npresets = 'off'\n");
     assert_eq!((preset_state(&off, "tasmota"), off.settings().maps.len()), (Some(MapState::Off), 0));
     let named = good("[ingest]\npresets = ['esphome', 'homie', 'shelly']\n");
     let on: Vec<String> = named.settings().maps.into_iter().map(|map| map.name).collect();
     assert_eq!(on, ["esphome", "homie5", "homie4", "shelly_gen1", "shelly_gen2"]);
+}
+
+#[test]
+fn a_preset_that_nobody_named_takes_topics_of_its_own_only() {
+    let literal = |pattern: &String| !pattern.starts_with(['{', '#']);
+    for map in good("").settings().maps {
+        let status = map.status.iter().flat_map(|status| &status.topics);
+        assert!(map.topics.iter().chain(status).chain(&map.ignore).all(literal), "{map:?}");
+    }
+    assert_eq!(map(&good(""), "chirpstack_v4").ignore.len(), 2);
+    let named = good("[ingest]\npresets = ['chirpstack_v4', 'shelly_gen2']\n");
+    assert_eq!((map(&named, "chirpstack_v4").ignore.len(), map(&named, "shelly_gen2").topics.len()), (3, 1));
+    let table = good("[[ingest.map]]\nformat = 'shelly_gen2'\n");
+    assert_eq!(map(&table, "shelly_gen2").topics, ["{device+}/events/rpc"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("own.toml"), "[[map]]\nname = 'own'\ntopics = ['{device}/up']\n")
+        .expect("a file");
+    let own = good(&format!("[ingest]\nmap_files = '{}'\n", directory.path().display()));
+    assert_eq!(map(&own, "own").topics, ["{device}/up"]);
+}
+
+#[test]
+fn a_list_may_add_to_the_presets_that_are_on_by_default() {
+    let both = good("[ingest]\npresets = ['auto', 'esphome', 'shelly_gen2']\n");
+    for name in ["tasmota", "esphome", "shelly_gen2", "shelly_gen1"] {
+        assert_eq!(preset_state(&both, name), Some(MapState::On), "{name}");
+    }
+    assert_eq!(map(&both, "shelly_gen2").ignore.len(), 3);
+    assert_eq!(
+        (preset_state(&both, "ai_on_the_edge"), map(&both, "chirpstack_v4").ignore.len()),
+        (Some(MapState::Optional), 2)
+    );
 }
 
 #[test]
@@ -165,6 +198,24 @@ fn what_the_core_finds_has_its_line() {
     let twice =
         "[[ingest.map]]\nname = 'a'\ntopics = ['x/{device}']\n[[ingest.map]]\nname = 'b'\ntopics = ['x/{device}']\n";
     check(twice, &["weir.toml:6: ingest.map.b.topics: "]);
+}
+
+#[test]
+fn a_map_on_topics_of_the_own_form_is_a_fault() {
+    let table = |topic: &str| format!("[[ingest.map]]\nname = 'a'\ntopics = ['x/{{device}}', '{topic}']\n");
+    for topic in ["devices/{device}/telemetry", "devices/a/errors"] {
+        let expected = format!(
+            "weir.toml:3: ingest.map.a.topics: messages on {topic:?} are of weir's own form, and no map is asked"
+        );
+        check(&table(topic), &[&expected]);
+    }
+    for topic in ["devices/{device}/{other}", "devices/{device+}/telemetry", "devices/#"] {
+        good(&table(topic));
+    }
+    check(
+        &format!("[ingest]\ntelemetry_topics = ['x/+']\n{}", table("y/{device}")),
+        &["weir.toml:5: ingest.map.a.topics: messages on \"x/{device}\""],
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod mapped;
 mod memory;
 mod names;
 mod node_sequence;
+mod outcome;
+mod own_topics;
 mod path;
 mod pattern;
 mod pattern_trie;
@@ -44,12 +46,14 @@ pub use mapped::{
     MappedTime, MappedValue,
 };
 pub use memory::{EdgeNodeView, MapMemory, MapMemorySizes, SparkplugTotals};
+pub use outcome::{MappedOutcome, ShownError, ShownReading, ShownStatus};
 pub(in crate::core) use sample::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
 pub use settings::{
     Conversion, EmptyPayload, MapSettings, OtherText, PayloadFormat, RetainedRepeats, StatusSettings, TimeUnit,
 };
 
 use compiled::CompiledMap;
+use own_topics::OwnLevels;
 use pattern_trie::PatternTrie;
 pub(in crate::core) use reading::KnownTopic;
 
@@ -58,6 +62,7 @@ pub(in crate::core) use reading::KnownTopic;
 pub struct Maps {
     maps: Vec<CompiledMap>,
     trie: PatternTrie,
+    own_levels: OwnLevels,
 }
 
 /// A map that takes a topic.
@@ -100,7 +105,11 @@ impl Maps {
             }
             maps.push(compiled);
         }
-        if faults.is_empty() { Ok(Self { maps, trie }) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let own_levels = OwnLevels::new(&maps);
+        Ok(Self { maps, trie, own_levels })
     }
 
     /// Whether there are none.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Effect, Input, OperatorHarness, T0, own_device, reading};
+use crate::core::formats::MapSettings;
 use crate::core::reason::Reason;
 use crate::core::settings::{MetricRange, Settings, TenantSettings, TimeSource, TimestampUnit};
 
@@ -135,13 +136,27 @@ fn forms() -> Vec<Case> {
         payload(
             r#"{"temperature":21.5}"#,
             MissingField,
-            r#"send {"metric":"temperature","value":21.5}, or"#,
+            r#"send {"metric":"temperature","value":21.5} or"#,
             r#"{"metric":"temperature","value":21.5}"#,
+        ),
+        // The map that the sentence names takes the message as it is.
+        case(
+            Input::telemetry("a", r#"{"temp":21.5}"#),
+            MissingField,
+            r#"or this on flat/DEVICE for a map: [[ingest.map]] name="flat" topics=["flat/{device}"]"#,
+            Advice::Send(Input::on("flat/a", r#"{"temp":21.5}"#)),
+        )
+        .with(
+            |settings| {
+                let topics = vec!["flat/{device}".into()];
+                settings.maps = vec![MapSettings { name: "flat".into(), topics, ..MapSettings::default() }];
+            },
+            Vec::new(),
         ),
         payload(
             r#"{"temperature":21.5}"#,
             MissingField,
-            r#"or several as {"metrics":{"temperature":21.5}}"#,
+            r#"or {"metrics":{"temperature":21.5}}"#,
             r#"{"metrics":{"temperature":21.5}}"#,
         ),
         case(Input::on("plant/a", GOOD), MissingField, "`device_id`", Advice::Send(Input::telemetry("a", GOOD))),

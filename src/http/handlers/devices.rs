@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::core::device_clock::ClockView;
+use crate::core::notes::DeviceNote;
 use crate::core::query::{DeviceDetail, DeviceSummary, LastWindow, SeriesDetail};
 use crate::core::selection::{DeviceFilter, DeviceOrder};
 use crate::http::parameters::{self, Parameters};
@@ -74,6 +75,8 @@ struct DeviceBody {
     online_since: Option<i64>,
     /// Topic of the message that said so.
     online_topic: Option<Box<str>>,
+    /// What it sends in another form than weir names, sentences.
+    notes: Vec<&'static str>,
 }
 
 /// What is known of the clock of a device.
@@ -135,6 +138,7 @@ impl From<DeviceSummary> for DeviceBody {
             metric_count: device.metrics,
             online: device.liveness.as_ref().map(|liveness| liveness.online),
             online_since: device.liveness.as_ref().map(|liveness| liveness.since_ms),
+            notes: device.notes.into_iter().map(DeviceNote::as_str).collect(),
             online_topic: device.liveness.map(|liveness| liveness.topic),
         }
     }

@@ -62,6 +62,8 @@ struct MapBody {
     /// Arrival of its last message, Unix milliseconds.
     last_message: Option<i64>,
     last_topic: Option<String>,
+    /// The first message that gave readings; `null`: none did.
+    first: Option<FirstBody>,
     /// Numbers of messages by what they gave.
     messages: BTreeMap<&'static str, u64>,
     /// Messages on ignored topics since the start.
@@ -70,6 +72,15 @@ struct MapBody {
     values_ignored: BTreeMap<&'static str, u64>,
     /// The most frequent keys that were left out.
     ignored_keys: Vec<IgnoredKey>,
+}
+
+/// What a map recognised first.
+#[derive(Serialize)]
+struct FirstBody {
+    topic: String,
+    device: String,
+    /// Arrival, Unix milliseconds.
+    at: i64,
 }
 
 #[derive(Serialize)]
@@ -89,6 +100,11 @@ impl MapBody {
             ignored_topics: settings.ignore,
             last_message: activity.last_ms(),
             last_topic: activity.last_ms().map(|_| activity.last_topic.clone()),
+            first: activity.first.as_deref().map(|first| FirstBody {
+                topic: first.topic.clone(),
+                device: first.device.clone(),
+                at: first.arrival_ms,
+            }),
             messages: MapOutcome::ALL.iter().map(|outcome| outcome.as_str()).zip(activity.messages).collect(),
             on_ignored_topics,
             values_ignored: values.map(|(reason, count)| (reason.as_str(), count)).collect(),

@@ -5,6 +5,7 @@ pub(super) mod device_metrics;
 pub(super) mod devices;
 pub(super) mod forget;
 pub(super) mod health;
+pub(super) mod map_watch;
 pub(super) mod maps;
 pub(super) mod metrics;
 pub(super) mod mqtt_users;

@@ -27,7 +27,7 @@ use crate::results::record::ResultKind;
 use crate::telemetry::names;
 
 /// Time between comments on a silent stream: proxies cut connections that are silent for a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Which results a stream sends.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ struct StreamFilter {
 
 /// Data of the event that tells a reader how many results it missed.
 #[derive(Serialize)]
-struct MissedEvent {
-    missed: u64,
+pub(super) struct MissedEvent {
+    pub missed: u64,
 }
 
 /// An open stream.
@@ -59,11 +59,7 @@ pub(in crate::http) async fn open(
     uri: Uri,
 ) -> Result<Response, ApiProblem> {
     let filter = StreamFilter::read(&Parameters::read(&uri, &["windows", "errors", "device"])?)?;
-    let Ok(permit) = state.streams.clone().try_acquire_owned() else {
-        metrics::counter!(names::LIMITS_HIT, "limit" => "http_streams").increment(1);
-        let detail = format!("{MAX_STREAMS} streams are open, which is the limit; close one, or try again later");
-        return Err(ApiProblem::unavailable(detail));
-    };
+    let permit = stream_permit(&state)?;
     let receiver = state.resources.feed.subscribe();
     let access_ended = Box::pin(state.resources.access.clone().ended(requester.caller, TokenRole::Read));
     let opened = ResultStream { receiver, filter, closing: state.closing.clone(), access_ended, _permit: permit };
@@ -72,6 +68,18 @@ pub(in crate::http) async fn open(
         Some((Ok::<_, Infallible>(event), opened))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// Permission for one more event stream.
+///
+/// # Errors
+/// As many are open as may be.
+pub(super) fn stream_permit(state: &ApiState) -> Result<OwnedSemaphorePermit, ApiProblem> {
+    state.streams.clone().try_acquire_owned().map_err(|_| {
+        metrics::counter!(names::LIMITS_HIT, "limit" => "http_streams").increment(1);
+        let detail = format!("{MAX_STREAMS} streams are open, which is the limit; close one, or try again later");
+        ApiProblem::unavailable(detail)
+    })
 }
 
 impl StreamFilter {

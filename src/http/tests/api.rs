@@ -48,7 +48,7 @@ async fn one_device_whole() {
     fired.write_json(1, &mut window);
     let window = String::from_utf8(window).expect("UTF-8");
     let tail = format!(
-        r#""metric_count":2,"online":null,"online_since":null,"online_topic":null,"sequence_ranges":[[0,1],[3,5]],"metrics":[{{"metric":"t","unit":null,"last_window":{window}}},{{"metric":"u","unit":null,"last_window":null}}]}}"#
+        r#""metric_count":2,"online":null,"online_since":null,"online_topic":null,"notes":[],"sequence_ranges":[[0,1],[3,5]],"metrics":[{{"metric":"t","unit":null,"last_window":{window}}},{{"metric":"u","unit":null,"last_window":null}}]}}"#
     );
     assert!(answer.body.ends_with(&tail), "{}", answer.body);
     api.get("/api/v1/devices/nobody").await.is_problem(404, "/api/v1/devices lists");

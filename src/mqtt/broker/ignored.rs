@@ -19,6 +19,11 @@ impl IgnoredByMaps {
         }
     }
 
+    /// Name of the map with this index.
+    pub fn name(&self, map: u16) -> Option<&str> {
+        self.0.get(usize::from(map)).map(|(name, _)| name.as_str())
+    }
+
     /// Name and count of each map.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(map, count)| (map.as_str(), count.load(Ordering::Relaxed)))

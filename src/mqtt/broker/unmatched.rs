@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::mqtt::wire::topic_suggestion::PayloadLook;
 use crate::sync::lock;
 
 /// Topics that are listed at most.
@@ -29,8 +30,8 @@ pub(crate) struct UnmatchedRun {
     pub count: u64,
     /// Bytes of the last payload.
     pub payload_bytes: usize,
-    /// Whether a payload looks like readings.
-    pub looks_like_readings: bool,
+    /// What a payload looks like.
+    pub look: PayloadLook,
     /// Whether the topic has a subscriber.
     pub has_subscribers: bool,
 }
@@ -133,8 +134,7 @@ impl WeightedTopics {
             self.order.insert((*weight, slot));
             known.count += run.count;
             known.last_seen = now;
-            known.last =
-                UnmatchedRun { looks_like_readings: run.looks_like_readings || known.last.looks_like_readings, ..run };
+            known.last = UnmatchedRun { look: run.look.max(known.last.look), ..run };
             if known.client_id != *client_id {
                 known.client_id = Arc::clone(client_id);
             }
@@ -208,11 +208,11 @@ mod tests {
         topics.note_one("b", &client, run(1), now);
         assert_eq!(names(&topics, now), [("a".into(), 3), ("b".into(), 2)]);
         let later = now + HALF_LIFE;
-        topics.note_one("b", &client, UnmatchedRun { looks_like_readings: true, ..run(1) }, later);
+        topics.note_one("b", &client, UnmatchedRun { look: PayloadLook::Readings, ..run(1) }, later);
         topics.note_one("b", &"d".into(), run(1), later);
         assert_eq!(names(&topics, later), [("b".into(), 4), ("a".into(), 3)]);
         let newest = &topics.list(later)[0];
-        assert_eq!((&*newest.client_id, newest.last_seen, newest.last.looks_like_readings), ("d", later, true));
+        assert_eq!((&*newest.client_id, newest.last_seen, newest.last.look), ("d", later, PayloadLook::Readings));
         // After a very long time all are equal, and still listed.
         assert_eq!(topics.list(later + HALF_LIFE * 1_000).len(), 2);
     }

@@ -17,6 +17,7 @@ use crate::mqtt::session::timeline::Timeline;
 use crate::mqtt::wire::refusal::RefusalReason;
 use crate::mqtt::wire::topic::IngestTopics;
 use crate::mqtt::wire::topic_suggestion::TopicSuggestions;
+use crate::pipeline::map_watch::MapWatchers;
 use crate::stall;
 use crate::telemetry::audit::AuditActor;
 
@@ -32,6 +33,8 @@ pub(crate) struct BrokerContext {
     pub unmatched: UnmatchedTopics,
     /// Publishes on topics that maps ignore.
     pub ignored: IgnoredByMaps,
+    /// Views of what maps do.
+    pub map_watchers: MapWatchers,
     suggestions: TopicSuggestions,
     pub rates: RateLimits,
     pub access: Arc<Access>,
@@ -67,6 +70,7 @@ impl BrokerContext {
             ignored: IgnoredByMaps::new(maps.into_iter().map(|map| map.name)),
             meters,
             unmatched: UnmatchedTopics::default(),
+            map_watchers: MapWatchers::default(),
             suggestions: TopicSuggestions::new(ingest, access.policy().tenants.clone()),
             rates: RateLimits::new(config.rates),
             access,
@@ -85,15 +89,16 @@ impl BrokerContext {
     pub fn unmatched_topics(&self, all: bool, most: usize) -> UnmatchedTopicList {
         let listed = self.unmatched.list(self.now()).into_iter().filter_map(|found| {
             let last = found.last;
-            let suggestion = self.suggestions.suggest(&found.topic, last.looks_like_readings);
-            (all || !last.has_subscribers || suggestion.is_some()).then(|| UnmatchedTopicUsage {
+            let suggestion = self.suggestions.suggest(&found.topic, last.look);
+            let is_sure = suggestion.as_ref().is_some_and(|suggestion| suggestion.is_sure);
+            (all || !last.has_subscribers || is_sure).then(|| UnmatchedTopicUsage {
                 topic: found.topic.to_string(),
                 count: found.count,
                 last_seen: self.timeline.wall_ms(found.last_seen),
                 payload_bytes: last.payload_bytes,
                 client_id: found.client_id.to_string(),
                 has_subscribers: last.has_subscribers,
-                suggestion,
+                suggestion: suggestion.map(|suggestion| suggestion.sentence),
             })
         });
         let mut topics: Vec<UnmatchedTopicUsage> = listed.collect();

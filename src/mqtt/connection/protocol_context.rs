@@ -30,6 +30,8 @@ pub(crate) trait ProtocolContext {
     fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>);
     /// Notes this number of publishes on topics that the map with this index ignores.
     fn note_ignored(&self, map: u16, count: u64);
+    /// Shows a message on a topic that is no ingest topic to those who watch what maps do; `ignoring` is the map that ignores it.
+    fn show_unjournaled(&self, topic: &str, payload: &[u8], ignoring: Option<u16>);
     /// Whether `topic` has no more levels than `mqtt.max_topic_levels` allows.
     fn allows_levels(&self, topic: &str) -> bool;
     /// Version of the subscriptions and access rules. It changes whenever an answer of `has_subscribers` or

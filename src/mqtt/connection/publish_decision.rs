@@ -18,7 +18,10 @@ pub(crate) enum PublishDecision {
 
 /// Decides whether a client with these permissions may publish on `topic`.
 pub(crate) fn decide_publish(permissions: &Permissions, topic: &str, ingest: &IngestTopics) -> PublishDecision {
-    let denied = PublishDecision::Denied(permissions.on_denied_publish());
+    // Devices announce themselves on topics that are not theirs. Where nothing of it counts, they are not cut off for that.
+    let on_denied =
+        if ingest.carries_no_readings(topic) { OnDeniedPublish::Ignore } else { permissions.on_denied_publish() };
+    let denied = PublishDecision::Denied(on_denied);
     if !permissions.may_publish(topic) {
         return denied;
     }

@@ -63,6 +63,13 @@ impl ProtocolContext for SessionContext<'_> {
         self.shared.ignored.note(map, count);
     }
     #[inline]
+    fn show_unjournaled(&self, topic: &str, payload: &[u8], ignoring: Option<u16>) {
+        if self.shared.map_watchers.are_open() {
+            let ignoring = ignoring.and_then(|map| self.shared.ignored.name(map));
+            self.shared.map_watchers.show_unjournaled(topic, &self.session.client_id, payload, ignoring);
+        }
+    }
+    #[inline]
     fn subscriptions_version(&self) -> u64 {
         self.shared.broker.version()
     }

@@ -131,6 +131,7 @@ impl TopicCache {
     /// Counts a publish on the topic, which is no ingest topic.
     #[inline]
     pub fn count_unmatched(&mut self, payload: &[u8], context: &impl ProtocolContext) {
+        context.show_unjournaled(&self.topic, payload, self.ignoring_map);
         if self.is_ignored() {
             self.ignored += 1;
             return;

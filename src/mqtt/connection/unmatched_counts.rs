@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 
 use super::protocol_context::ProtocolContext;
 use crate::mqtt::broker::unmatched::{MAX_TOPIC_BYTES, UnmatchedRun};
+use crate::mqtt::wire::topic_suggestion::PayloadLook;
 
 /// Topics that are counted at the same time. A publish on a further one lets the others be noted. They take 4 KiB at most.
 const MAX_TOPICS: usize = 16;
@@ -41,7 +42,7 @@ impl UnmatchedCounts {
     pub fn begin_read(&mut self, now: Instant) {
         if self.looks_end.is_none_or(|end| now >= end) {
             (self.looks, self.looks_end) = (0, Some(now + LOOK_INTERVAL));
-            self.topics.iter_mut().for_each(|count| count.is_looked_at = count.run.looks_like_readings);
+            self.topics.iter_mut().for_each(|count| count.is_looked_at = count.run.look == PayloadLook::Readings);
         }
     }
 
@@ -70,7 +71,7 @@ impl UnmatchedCounts {
         if !*is_looked_at && self.looks < MAX_LOOKS {
             self.looks += 1;
             *is_looked_at = true;
-            run.looks_like_readings = looks_like_readings(payload);
+            run.look = run.look.max(look(payload));
         }
         run.count += 1;
         run.payload_bytes = payload.len();
@@ -103,11 +104,25 @@ impl ReadingFields {
     }
 }
 
+/// What the payload looks like.
+fn look(payload: &[u8]) -> PayloadLook {
+    if payload.len() > LOOKED_AT_BYTES {
+        return PayloadLook::Unknown;
+    }
+    if looks_like_readings(payload) {
+        return PayloadLook::Readings;
+    }
+    let is_number = |text: &str| text.trim().parse::<f64>().is_ok_and(f64::is_finite);
+    let is_document = || serde_json::from_slice::<IgnoredAny>(payload).is_ok();
+    let is_mappable = match payload.trim_ascii() {
+        [b'{' | b'[', _, _, ..] => is_document(),
+        text => std::str::from_utf8(text).is_ok_and(is_number),
+    };
+    if is_mappable { PayloadLook::Mappable } else { PayloadLook::Unknown }
+}
+
 /// Whether the payload is a reading, or a list that begins with one.
 fn looks_like_readings(payload: &[u8]) -> bool {
-    if payload.len() > LOOKED_AT_BYTES {
-        return false;
-    }
     // The parser would take a list for an object too.
     match payload.trim_ascii_start() {
         [b'{', ..] => serde_json::from_slice::<ReadingFields>(payload).is_ok_and(|fields| fields.are_complete()),
@@ -133,10 +148,20 @@ mod tests {
         for payload in ["[1,2,3]", "[255, 0, 0]", "[[1,2,3]]", " [ [1,2,3],{} ]", "[1,2]", r#"[null,{"metrics":{}}]"#] {
             assert!(!looks_like_readings(payload.as_bytes()), "{payload}");
         }
-        let long = format!(r#"{{"metrics":{{}},"x":"{}"}}"#, "x".repeat(LOOKED_AT_BYTES));
-        for payload in ["", "21.5", "[]", "{}", r#"{"metric":"t"}"#, r#"{"value":1}"#, "{\"metrics\":", &long, "\u{7}{"]
-        {
+        for payload in ["", "21.5", "[]", "{}", r#"{"metric":"t"}"#, r#"{"value":1}"#, "{\"metrics\":", "\u{7}{"] {
             assert!(!looks_like_readings(payload.as_bytes()), "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_a_map_may_take_is_known_by_its_form() {
+        for payload in ["21.5", " 7\n", r#"{"temp":21.5}"#, r#"[{"v":1}]"#, "[1,2]"] {
+            assert_eq!(look(payload.as_bytes()), PayloadLook::Mappable, "{payload}");
+        }
+        assert_eq!(look(br#"{"metrics":{"t":1}}"#), PayloadLook::Readings);
+        let long = format!(r#"{{"metrics":{{}},"x":"{}"}}"#, "x".repeat(LOOKED_AT_BYTES));
+        for payload in ["", "ON", "nan", "{}", "[]", "{\"a\":", &long] {
+            assert_eq!(look(payload.as_bytes()), PayloadLook::Unknown, "{payload}");
         }
     }
 }

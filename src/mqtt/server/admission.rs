@@ -19,11 +19,14 @@ use crate::admission::{
     AddressLimits, AddressPermit, CONNECTION_BYTES, PendingConnections, PendingMemory, PendingPermit,
 };
 use crate::config::{LimitsConfig, RatesConfig};
-use crate::log::Lsn;
+use crate::log::{Log, Lsn};
 use crate::mqtt::broker::meters::MqttLimit;
 use crate::mqtt::broker::{SessionStore, UnmatchedTopicList, UserUsage};
 use crate::mqtt::connection::broker_context::BrokerContext;
 use crate::mqtt::wire::refusal::RefusalReason;
+use crate::mqtt::wire::topic;
+use crate::pipeline::handle::Pipeline;
+use crate::pipeline::map_watch::{MapWatch, WatchFilter};
 use crate::telemetry::audit::AuditActor;
 use crate::telemetry::names;
 use crate::tls::RevokedCertificates;
@@ -230,6 +233,20 @@ impl AdmissionControl {
     /// Publishes on topics that maps ignore, by name of the map, since the start.
     pub fn ignored_by_maps(&self) -> Vec<(String, u64)> {
         self.0.shared.ignored.counts().map(|(map, count)| (map.to_owned(), count)).collect()
+    }
+
+    /// Opens a view of what becomes of messages that maps take, of those that they ignore, and of those that no map takes: those on
+    /// topics that match `topic`, and those of `map`, where these are given. `None`: as many views are open as may be.
+    pub fn watch_maps(
+        &self,
+        topic: Option<String>,
+        map: Option<String>,
+        journal: &Log,
+        pipeline: &Pipeline,
+    ) -> Option<MapWatch> {
+        let is_wanted = move |name: &str| topic.as_ref().is_none_or(|filter| topic::matches(filter, name));
+        let filter = WatchFilter { map, topic: Box::new(is_wanted) };
+        self.0.shared.map_watchers.open(filter, journal, pipeline)
     }
 
     /// Number of topics that are kept for [`Self::unmatched_topics`], and number of those that gave way to others.

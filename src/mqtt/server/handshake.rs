@@ -14,7 +14,7 @@ use crate::mqtt::session::will::Will;
 use crate::mqtt::wire::codec::{self, ConnackOptions, ConnectRequest};
 use crate::mqtt::wire::frame;
 use crate::mqtt::wire::refusal::RefusalReason;
-use crate::mqtt::wire::topic;
+use crate::mqtt::wire::topic::{self, IngestTopics};
 use crate::telemetry::audit::{self, AuditActor, AuditEvent};
 
 /// Longest client identifier in bytes. Each session keeps one, so it is bounded; the standard asks for 23 [MQTT-3.1.3-5].
@@ -78,12 +78,14 @@ pub(crate) fn welcome(
     login: Login,
     policy: &Policy,
     broker: &Broker,
+    ingest: &IngestTopics,
     config: &MqttConfig,
 ) -> Result<AcceptedConnect, ConnectRefusal> {
     let version = connect.version;
     let assigned = identify(&mut connect)?;
     let keep_alive_s = limit_keep_alive(&mut connect, config);
-    let will = connect.will.take().map(|will| check_will(will, &connect, &login, policy, broker)).transpose()?;
+    let will =
+        connect.will.take().map(|will| check_will(will, &connect, &login, policy, (broker, ingest))).transpose()?;
     let attach = AttachRequest {
         login: &login,
         policy,
@@ -164,14 +166,14 @@ fn check_will(
     connect: &ConnectRequest,
     login: &Login,
     policy: &Policy,
-    broker: &Broker,
+    (broker, ingest): (&Broker, &IngestTopics),
 ) -> Result<Will, ConnectRefusal> {
     let version = connect.version;
     let name = topic::valid_name(&will.topic).filter(|name| topic::is_shallow(name) && broker.allows_levels(name));
     let Some(name) = name else {
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, None, 0x90));
     };
-    if topic::is_reserved(name) || broker.is_host_state(name) {
+    if ingest.are_closed_to(name) || broker.is_host_state(name) {
         return Err(ConnectRefusal::answered(RefusalReason::WillTopic, version, Some(5), 0x87));
     }
     let client_id: Arc<str> = connect.client_id.as_str().into();
@@ -200,6 +202,8 @@ pub(crate) fn shared_client_id(attached: &AttachedSession) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::MapTopics;
+    use crate::core::formats::{MapSettings, Maps};
     use crate::mqtt::session::timeline::Timeline;
     use crate::mqtt::testing::{self, client};
     use crate::mqtt::wire::frame::NextFrame;
@@ -211,7 +215,15 @@ mod tests {
 
     fn try_welcome(bytes: &[u8], config: &MqttConfig) -> Result<AcceptedConnect, ConnectRefusal> {
         let broker = Broker::new(config, Arc::default(), Timeline::default());
-        welcome(connect(bytes), testing::anonymous(), testing::policy(), &broker, config)
+        let map = MapSettings {
+            name: "aws".into(),
+            topics: vec!["$aws/things/{device}/shadow/update".into()],
+            ..MapSettings::default()
+        };
+        let maps = Arc::new(Maps::new(&[map]).unwrap());
+        let policy = Policy { map_topics: MapTopics(Arc::clone(&maps)), ..testing::policy().clone() };
+        let ingest = IngestTopics::default().with_maps(maps);
+        welcome(connect(bytes), testing::anonymous(), &policy, &broker, &ingest, config)
     }
 
     fn check_refused(bytes: &[u8], config: &MqttConfig, reason: RefusalReason, reply: &[u8]) {
@@ -308,7 +320,10 @@ mod tests {
         check_refused(&will(ProtocolVersion::V5, "a/b/c"), &flat, RefusalReason::WillTopic, &[0x20, 3, 0, 0x90, 0]);
         check_refused(&will(ProtocolVersion::V5, "weir/x"), &config, RefusalReason::WillTopic, &[0x20, 3, 0, 0x87, 0]);
         check_refused(&will(ProtocolVersion::V4, "$SYS/x"), &config, RefusalReason::WillTopic, &[0x20, 2, 0, 5]);
-        assert!(try_welcome(&will(ProtocolVersion::V4, "gone/c"), &config).unwrap().will.is_some());
+        check_refused(&will(ProtocolVersion::V4, "$aws/x"), &config, RefusalReason::WillTopic, &[0x20, 2, 0, 5]);
+        for topic in ["gone/c", "$aws/things/c/shadow/update"] {
+            assert!(try_welcome(&will(ProtocolVersion::V4, topic), &config).unwrap().will.is_some(), "{topic}");
+        }
     }
 
     #[test]

@@ -148,8 +148,8 @@ async fn enter(
     let (client_id, user) = (connect.client_id.clone(), login.identity.user.clone());
     shared.broker.settle(login.identity.user.as_ref(), &connect.client_id).await;
     let policy = shared.access.policy();
-    let welcome =
-        handshake::welcome(connect, login, &policy, &shared.broker, &shared.config).inspect_err(|refusal| {
+    let welcome = handshake::welcome(connect, login, &policy, &shared.broker, &shared.ingest, &shared.config)
+        .inspect_err(|refusal| {
             let who = AuditActor { client_id: Some(&client_id), user: user.as_deref(), address: peer.address };
             audit::record(AuditEvent::MqttRefused, &who, "", refusal.reason.as_str());
         })?;

@@ -48,7 +48,7 @@ pub(crate) fn valid_name(bytes: &[u8]) -> Option<&str> {
 }
 
 /// Whether `filter` is a topic filter: wildcards stand alone in their level, `#` in the last one.
-pub(crate) fn valid_filter(filter: &str) -> bool {
+pub fn valid_filter(filter: &str) -> bool {
     if filter.is_empty() || filter.contains('\0') {
         return false;
     }
@@ -103,7 +103,7 @@ fn is_bridge_state(topic: &str) -> bool {
 }
 
 /// Whether `topic` matches `filter`. Leading wildcards do not match topics that begin with `$` [MQTT-4.7.2-1].
-pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
@@ -160,6 +160,13 @@ impl IngestTopics {
             .find(topic)
             .filter(|found| found.role == MapRole::Ignore && !self.is_native(topic))
             .map(|found| found.map)
+    }
+
+    /// Whether a map knows messages on `topic`, and takes neither readings nor the liveness of a device from them.
+    pub fn carries_no_readings(&self, topic: &str) -> bool {
+        let topic = self.rest(topic);
+        let is_other = |role| !matches!(role, MapRole::Readings | MapRole::Status);
+        !self.is_native(topic) && self.maps.find(topic).is_some_and(|found| is_other(found.role))
     }
 
     fn is_native(&self, topic: &str) -> bool {

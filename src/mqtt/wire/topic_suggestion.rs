@@ -1,15 +1,40 @@
 //! What a person can do about a topic that no ingest pattern takes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::topic;
-use crate::config::{IngestConfig, Tenants, nearest};
+use crate::config::{IngestConfig, KnownMap, MapState, Tenants, nearest};
+use crate::core::formats::{MapSettings, Maps};
 
 /// The ingest patterns with the settings that hold them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TopicSuggestions {
     patterns: Vec<(&'static str, Vec<String>)>,
+    /// Maps that are not on, by name, each alone.
+    maps_off: Vec<(String, Arc<Maps>)>,
     tenants: Tenants,
+}
+
+/// What the payloads of a topic look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PayloadLook {
+    /// Like nothing of the others, or none was looked at.
+    #[default]
+    Unknown,
+    /// A number, or an object or array of JSON: a map may make readings of it.
+    Mappable,
+    /// Readings of weir's own form.
+    Readings,
+}
+
+/// A suggestion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicSuggestion {
+    /// What a person can do, a sentence.
+    pub sentence: String,
+    /// Whether the topic is surely meant for readings.
+    pub is_sure: bool,
 }
 
 /// How a topic differs from one that a pattern takes.
@@ -73,11 +98,26 @@ impl TopicSuggestions {
             [("ingest.telemetry_topics", &ingest.telemetry_topics), ("ingest.error_topics", &ingest.error_topics)]
                 .into_iter()
                 .flat_map(|(key, list)| list.iter().map(move |pattern| (key, levels(pattern))));
-        Self { patterns: patterns.collect(), tenants }
+        let off = ingest.maps.iter().filter(|map| matches!(map.state, MapState::Off | MapState::Optional));
+        let alone = |map: &KnownMap| {
+            let settings = MapSettings { status: None, ignore: Vec::new(), ..map.settings.clone() };
+            Some((map.settings.name.clone(), Arc::new(Maps::new(&[settings]).ok()?)))
+        };
+        Self { patterns: patterns.collect(), maps_off: off.filter_map(alone).collect(), tenants }
     }
 
-    /// A sentence about `topic`, which no pattern takes. `looks_like_readings` says whether its payloads do.
-    pub fn suggest(&self, topic: &str, looks_like_readings: bool) -> Option<String> {
+    /// What to do about `topic`, which no pattern takes, and whose payloads look like `look`.
+    pub fn suggest(&self, topic: &str, look: PayloadLook) -> Option<TopicSuggestion> {
+        let sure = self.sure(topic, look).map(|sentence| TopicSuggestion { sentence, is_sure: true });
+        sure.or_else(|| {
+            let sentence = format!("a map may take it: `weir maps suggest {topic}` writes one");
+            let is_word = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+            (look == PayloadLook::Mappable && topic.chars().all(is_word))
+                .then_some(TopicSuggestion { sentence, is_sure: false })
+        })
+    }
+
+    fn sure(&self, topic: &str, look: PayloadLook) -> Option<String> {
         let tenant = self.tenants.of_topic(topic);
         let prefix = tenant.map_or("", |tenant| &*tenant.prefix);
         let rest = topic.strip_prefix(prefix).unwrap_or(topic);
@@ -86,10 +126,13 @@ impl TopicSuggestions {
         if self.tenants.of_topic(bare).is_some() && bare.len() < topic.len() {
             return Some(format!("{}: publish on {bare:?}", TopicDifference::LeadingSlash));
         }
-        match self.near(rest) {
-            Some(near) => Some(near.sentence(prefix, rest)),
-            None => looks_like_readings.then(|| readings_elsewhere(rest)),
+        if let Some(near) = self.near(rest) {
+            return Some(near.sentence(prefix, rest));
         }
+        if let Some((map, _)) = self.maps_off.iter().find(|(_, alone)| alone.find(rest).is_some()) {
+            return Some(format!("the map {map} takes it: set ingest.presets = [\"auto\", \"{map}\"]"));
+        }
+        (look == PayloadLook::Readings).then(|| readings_elsewhere(rest))
     }
 
     /// The topic nearest to `rest`, by the smallest kind of difference.
@@ -260,7 +303,8 @@ mod tests {
     }
 
     fn check(topic: &str, expected: &str) {
-        assert_eq!(suggestions().suggest(topic, false).as_deref(), Some(expected), "{topic}");
+        let found = suggestions().suggest(topic, PayloadLook::Mappable).map(|found| found.sentence);
+        assert_eq!(found.as_deref(), Some(expected), "{topic}");
     }
 
     #[test]
@@ -302,14 +346,15 @@ mod tests {
 
     #[test]
     fn other_topics_get_a_suggestion_if_they_carry_readings() {
-        let elsewhere = |topic: &str| suggestions().suggest(topic, true).expect("a suggestion");
+        let elsewhere =
+            |topic: &str| suggestions().suggest(topic, PayloadLook::Readings).expect("a suggestion").sentence;
         let add = |pattern: &str| {
             format!(
                 "looks like readings: add a topic with + in the place of the device, such as {pattern:?}, to \
                  ingest.telemetry_topics"
             )
         };
-        assert_eq!(elsewhere("zigbee2mqtt/kitchen"), add("zigbee2mqtt/+"));
+        assert_eq!(elsewhere("plant/kitchen"), add("plant/+"));
         assert_eq!(elsewhere("plant/pump-7/state"), add("plant/+/state"));
         let named = |topic: &str| {
             format!(
@@ -319,7 +364,17 @@ mod tests {
         assert_eq!(elsewhere("readings"), named("readings"));
         assert_eq!(elsewhere("kitchen/state"), named("kitchen/state"));
         for topic in ["zigbee2mqtt/kitchen", "cmnd/lamp/POWER", "a", "devices/a/commands/reboot", "x/telemetry/y"] {
-            assert_eq!(suggestions().suggest(topic, false), None, "{topic}");
+            assert_eq!(suggestions().suggest(topic, PayloadLook::Unknown), None, "{topic}");
         }
+    }
+
+    #[test]
+    fn a_map_that_is_off_is_named() {
+        let esphome = "the map esphome takes it: set ingest.presets = [\"auto\", \"esphome\"]";
+        check("node/sensor/temperature/state", esphome);
+        check("acme/node/sensor/temperature/state", esphome);
+        check("plant/a/7", "a map may take it: `weir maps suggest plant/a/7` writes one");
+        let found = suggestions().suggest("a/$(x)", PayloadLook::Mappable);
+        assert_eq!(found, None, "a topic that a shell would read is not put into a command");
     }
 }

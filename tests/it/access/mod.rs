@@ -6,6 +6,7 @@ mod audit;
 mod device;
 pub mod login;
 mod login_storm;
+mod map_topics;
 mod passwd;
 mod peers;
 mod quotas;

@@ -29,6 +29,8 @@ fn trial(config: &str, messages: &str) -> (String, Option<i32>) {
 fn the_presets_give_what_the_corpus_says() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/devices/corpus");
     let directory = TempDir::new().expect("a directory");
+    // Its topics begin with a wildcard, and one of them is also one of the first generation.
+    fs::write(directory.path().join("config.toml"), "[ingest]\npresets = ['auto', 'shelly_gen2']\n").expect("a file");
     let mut wrong = String::new();
     let mut files = 0;
     for entry in fs::read_dir(corpus).expect("the corpus") {
@@ -66,6 +68,14 @@ fn what_is_not_expected_is_shown() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_map_that_is_not_on_is_tried_where_no_other_takes_the_topic() {
+    let (text, _) = trial("", "{\"topic\":\"node/sensor/t/state\",\"payload\":\"21.5\"}\n");
+    let told = "1: node/sensor/t/state: map esphome, which is not on: ingest.presets = [\"auto\", \"esphome\"] switches it on\n  \
+                {\"device_id\":\"node\",\"metric\":\"t\",\"value\":21.5,";
+    assert!(text.starts_with(told), "{text}");
 }
 
 #[test]

@@ -59,7 +59,40 @@ fn a_tasmota_shows_up_without_configuration() {
     let map = map(&check, "tasmota");
     assert_eq!((&map["messages"]["readings"], &map["messages"]["status"]), (&json!(1), &json!(2)), "{map}");
     assert_eq!(map["values_ignored"], json!({"excluded": 2, "text": 1}), "{map}");
+    assert_eq!((&map["first"]["topic"], &map["first"]["device"]), (&json!("tele/desk/SENSOR"), &json!("desk")));
+    check.publish("tele/lamp/SENSOR", tasmota(56.0, 0), false);
+    check.settle();
+    let told = "map tasmota takes tele/desk/SENSOR; first device desk";
+    assert_eq!(
+        (check.weir.output().matches(told).count(), check.weir.output().matches("map tasmota takes").count()),
+        (1, 1)
+    );
     assert!(check.weir.list("errors", "").is_empty());
+}
+
+#[test]
+fn what_a_device_sends_in_another_form_is_told_once() {
+    let mut check = FieldCheck::start(&[]);
+    for offset_ms in [0, 1] {
+        check.telemetry("a", json!({"metric": "on", "value": true, "Time": now_ms() + offset_ms}).to_string());
+    }
+    check.telemetry("b", json!({"metric": "on", "value": 1}).to_string());
+    check.settle();
+    let notes = |device: &str| check.weir.json(&format!("/api/v1/devices/{device}"))["notes"].clone();
+    let told = ["it sends true or false as a value", "it sends no timestamp but ts or time"];
+    let of_device = notes("a");
+    assert!(
+        told.iter()
+            .zip(of_device.as_array().expect("a list"))
+            .all(|(told, note)| { note.as_str().is_some_and(|note| note.starts_with(told)) })
+    );
+    assert_eq!((of_device.as_array().map(Vec::len), notes("b")), (Some(2), json!([])));
+    for told in told {
+        assert_eq!(check.weir.output().matches(&format!("device a: {told}")).count(), 1, "{told}");
+    }
+    check.weir.kill();
+    check.weir.restart();
+    assert_eq!(check.weir.json("/api/v1/devices/a")["notes"], of_device);
 }
 
 #[test]

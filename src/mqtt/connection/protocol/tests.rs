@@ -11,6 +11,7 @@ use crate::mqtt::connection::publish_decision::PublishDecision;
 use crate::mqtt::testing::{PacketBuilder, SentPacket, client, describe, packets};
 use crate::mqtt::wire::frame::{NextFrame, OutgoingPublish};
 use crate::mqtt::wire::topic;
+use crate::mqtt::wire::topic_suggestion::PayloadLook;
 
 const TOPIC: &str = "devices/a/telemetry";
 
@@ -44,6 +45,7 @@ impl ProtocolContext for Stub {
     fn is_reserved(&self, topic: &str) -> bool {
         topic::is_reserved(topic)
     }
+    fn show_unjournaled(&self, _topic: &str, _payload: &[u8], _ignoring: Option<u16>) {}
     fn note_ignored(&self, map: u16, count: u64) {
         self.ignored.set((map, count));
     }
@@ -61,7 +63,7 @@ impl ProtocolContext for Stub {
         self.subscriptions.iter().any(|filter| topic::matches(filter, topic))
     }
     fn note_unmatched(&self, runs: &mut dyn Iterator<Item = (&str, UnmatchedRun)>) {
-        let runs = runs.map(|(topic, run)| (topic.to_owned(), run.count, run.looks_like_readings));
+        let runs = runs.map(|(topic, run)| (topic.to_owned(), run.count, run.look == PayloadLook::Readings));
         self.unmatched.borrow_mut().push(runs.collect());
     }
     fn is_retained(&self, topic: &str, payload: &[u8]) -> bool {
