@@ -22,6 +22,7 @@ use crate::simulator::options::RunLength;
 
 mod arguments;
 pub mod device;
+pub mod format;
 pub mod ledger;
 pub mod link;
 pub mod message;
@@ -30,6 +31,7 @@ pub mod progress;
 pub mod verify;
 
 pub use arguments::SimulateArguments;
+pub use format::DeviceFormat;
 pub use options::FleetOptions;
 pub use progress::{FleetCounts, FleetProgress};
 
