@@ -10,9 +10,9 @@ use jiff::tz::TimeZone;
 
 use crate::core::formats::Maps;
 use crate::core::json::{JsonNumber, JsonToken, RefusedValue};
+use crate::core::known_topics::KnownTopics;
 use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
-use crate::core::known_topics::KnownTopics;
 use crate::core::timezone;
 use crate::core::topic::Topics;
 use crate::defects::{self, Defect};

@@ -173,7 +173,13 @@ mod tests {
     use rumqttc::{ConnAck, ConnectReturnCode, PubAck, PubComp, PubRec};
 
     fn publication(seq: u64) -> Publication {
-        Publication { topic: "t".into(), payload: Bytes::from_static(b"x"), seqs: seq..=seq, readings: 1, retain: false }
+        Publication {
+            topic: "t".into(),
+            payload: Bytes::from_static(b"x"),
+            seqs: seq..=seq,
+            readings: 1,
+            retain: false,
+        }
     }
 
     fn link(qos: u8, in_flight: u16, published: u64) -> BrokerLink {

@@ -90,7 +90,8 @@ pub(super) fn data(source: PayloadSource<'_>, uuid: &str, is_historical: bool) -
         MessageContent::Malformed(MalformedPayload::Text) => format!("message {uuid}: {NOT_READY}").into_bytes(),
         MessageContent::Malformed(MalformedPayload::Cut) => start.varint(2 << 3 | BYTES).varint(40).integer(2, 1).0,
         MessageContent::Readings(values) => {
-            let add = |payload: Fields, (alias, value): (u64, &f64)| payload.bytes(2, &metric(alias).double(13, *value).0);
+            let add =
+                |payload: Fields, (alias, value): (u64, &f64)| payload.bytes(2, &metric(alias).double(13, *value).0);
             (1..).zip(values).fold(start, add).0
         }
         MessageContent::Malformed(MalformedPayload::WrongType) | MessageContent::Fault => {

@@ -226,7 +226,13 @@ fn a_late_reading_is_found_within_a_backlog() {
     let payload = Some(String::from_utf8(array.payload.to_vec()).unwrap());
     let (_, mut errors) = shown(&whole, &expectations);
     // Index 4 is the second metric of the second message.
-    errors.push(ErrorSeen { reason: "late".into(), index: 4, metric: Some("humidity".into()), payload, ..ErrorSeen::default() });
+    errors.push(ErrorSeen {
+        reason: "late".into(),
+        index: 4,
+        metric: Some("humidity".into()),
+        payload,
+        ..ErrorSeen::default()
+    });
     let mut outcome = DeviceVerification::default();
     let encoder = MessageEncoder::new(&expectations.options, "d");
     let found = rejections::examine(&whole, &expectations, &encoder, &errors, &mut outcome);

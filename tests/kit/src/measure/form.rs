@@ -9,9 +9,8 @@ const SENSORS: [&str; 8] =
     ["Total", "Yesterday", "Today", "Power", "ApparentPower", "ReactivePower", "Voltage", "Current"];
 
 /// The topics of a device that publishes one value a topic.
-const TOPICS: [&str; 8] = [
-    "relay/0/power", "relay/0/energy", "temperature", "temperature_f", "overtemperature", "voltage", "current", "pf",
-];
+const TOPICS: [&str; 8] =
+    ["relay/0/power", "relay/0/energy", "temperature", "temperature_f", "overtemperature", "voltage", "current", "pf"];
 
 /// Form of messages.
 #[derive(Clone, Copy, PartialEq, Eq)]

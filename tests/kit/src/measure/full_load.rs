@@ -61,7 +61,8 @@ impl FullLoad {
                 time_ms = now_ms();
             }
             BenchMessage { form: self.form, device, seq, time_ms }.write(&mut topic, &mut payload);
-            let publish = TestPublish { topic: &topic, payload: &payload, qos: 1, id: packet_id, ..TestPublish::default() };
+            let publish =
+                TestPublish { topic: &topic, payload: &payload, qos: 1, id: packet_id, ..TestPublish::default() };
             publish.write(MqttVersion::V4, out);
         };
         client.publish_all(self.messages, self.in_flight, acknowledged, write).await
