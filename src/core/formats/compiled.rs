@@ -25,7 +25,7 @@ pub(super) struct CompiledMap {
     pub metric: Template,
     pub value: Path,
     pub separator: Box<str>,
-    /// LevelNames of the elements of an array.
+    /// Names of the elements of an array.
     pub names: Vec<Box<str>>,
     pub include: Vec<Glob>,
     pub exclude: Vec<Glob>,
@@ -121,7 +121,7 @@ fn boxed(texts: &[String]) -> Vec<Box<str>> {
 }
 
 impl CompiledMap {
-    /// Compiles the map with the index `map`. MapFaults are added to `found`; with any of them the map is of no use.
+    /// Compiles the map with the index `map`. Faults are added to `found`; with any of them the map is of no use.
     pub fn new(map: usize, settings: &MapSettings, found: &mut Vec<MapFault>) -> Self {
         let mut faults = MapFaults { map, found };
         let mut names = LevelNames::default();

@@ -31,7 +31,7 @@ pub struct MapSettings {
     pub value: String,
     /// Text between keys that are flattened.
     pub separator: String,
-    /// LevelNames of the elements of an array, by index.
+    /// Names of the elements of an array, by index.
     pub names: Vec<String>,
     /// Globs of flattened keys that are taken; empty: all.
     pub include: Vec<String>,

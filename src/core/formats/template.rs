@@ -17,7 +17,7 @@ const SEPARATORS: [char; 6] = ['.', '/', ':', '-', '_', ' '];
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Template {
     parts: Box<[TemplatePart]>,
-    /// LevelNames of patterns and paths that it uses, a bit each.
+    /// Names of patterns and paths that it uses, a bit each.
     names: u16,
 }
 

@@ -77,11 +77,11 @@ fn topics_that_somebody_uses_are_left_out() {
     let weir = WEIR.start(&[]);
     let mut panel = TestClient::connect(weir.mqtt(), MqttVersion::V5, "panel");
     panel.subscribe("devices/+/commands/#", 1);
-    panel.subscribe("zigbee2mqtt/#", 1);
+    panel.subscribe("house/#", 1);
     let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V5, "gateway");
     client.publish("devices/a/commands/reboot", "now", 1);
-    client.publish("zigbee2mqtt/kitchen", READING, 1);
-    client.publish_message(&TestMessage::retained("homeassistant/sensor/x/config", "{}", 1));
+    client.publish("house/kitchen", READING, 1);
+    client.publish_message(&TestMessage::retained("settings/sensor/x", "{}", 1));
     client.publish("devices/a/telemetry", READING, 1);
     let names = |listed: &[Value]| {
         let mut names: Vec<String> =
@@ -89,18 +89,18 @@ fn topics_that_somebody_uses_are_left_out() {
         names.sort();
         names
     };
-    assert_eq!(names(&topics(&weir, "", 2)), ["homeassistant/sensor/x/config", "zigbee2mqtt/kitchen"]);
+    assert_eq!(names(&topics(&weir, "", 2)), ["house/kitchen", "settings/sensor/x"]);
     let all = topics(&weir, "&all=1", 3);
     assert_eq!(names(&all)[0], "devices/a/commands/reboot");
     assert_eq!(topics(&weir, "&all=1&limit=1", 1).len(), 1);
-    let readings = all.iter().find(|topic| topic["topic"] == "zigbee2mqtt/kitchen").expect("the topic");
+    let readings = all.iter().find(|topic| topic["topic"] == "house/kitchen").expect("the topic");
     let sentence = readings["suggestion"].as_str().expect("a suggestion");
-    assert!(sentence.contains("zigbee2mqtt/+"), "{sentence}");
+    assert!(sentence.contains("house/+"), "{sentence}");
     assert_eq!(weir.metric_sum("weir_mqtt_publishes_unmatched_total") as usize, 1);
     assert_eq!(weir.get("/api/v1/topics").status, 400);
     let output =
         weir.command(&["topics", "--all", "--url", &format!("http://{}", weir.http())]).output().expect("it runs");
     let table = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success() && table.lines().count() == 4, "{table}");
-    assert!(table.contains("zigbee2mqtt/kitchen") && table.contains("looks like readings"), "{table}");
+    assert!(table.contains("house/kitchen") && table.contains("looks like readings"), "{table}");
 }
