@@ -11,7 +11,8 @@ use crate::client;
 use crate::client::ApiArguments;
 use crate::config::{Config, parse_duration};
 use crate::simulator::SimulatorError;
-use crate::simulator::format::{self, DeviceFormat};
+use crate::simulator::compatible;
+use crate::simulator::format::DeviceFormat;
 use crate::simulator::options::{FleetCredentials, FleetOptions, RunLength};
 
 /// Longest wait of `weir simulate` for missing acknowledgements at its end. A restart of weir takes less.
@@ -138,7 +139,7 @@ impl SimulateArguments {
         }
         set(&mut options.prefix, self.prefix.clone());
         options.check()?;
-        format::check(&options, config)?;
+        compatible::check(&options, config)?;
         Ok(options)
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::random::Random;
-use crate::simulator::format::FamilyEncoder;
+use crate::simulator::family_encoder::FamilyEncoder;
 use crate::simulator::options::FleetOptions;
 
 /// Longest payload of a backlog publish; longer backlogs are split. The error log keeps 4 KiB of a payload, so a

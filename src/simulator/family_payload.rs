@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{DeviceFormat, capitalised};
+use crate::simulator::format::{DeviceFormat, capitalised};
 use crate::simulator::message::{DeviceMessage, MalformedPayload, MessageContent};
 
 /// What stands in the place of a number when a sensor is not ready.

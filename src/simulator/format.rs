@@ -4,15 +4,9 @@
 //! cannot say, its simulated devices do not say either: most have no sequence number, so that weir counts a message twice
 //! that is published twice, and Tasmota's times have whole seconds.
 
-mod compatible;
-mod encoder;
-mod payload;
-mod sparkplug;
-
-pub use compatible::check;
-pub use encoder::FamilyEncoder;
-
 use clap::ValueEnum;
+
+use crate::simulator::sparkplug_payload;
 
 /// Form in which the devices of a fleet publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -59,7 +53,7 @@ impl DeviceFormat {
             Self::Tasmota => format!("tele/{name}/SENSOR"),
             Self::Zigbee2mqtt => format!("zigbee2mqtt/{name}"),
             Self::ShellyGen2 => format!("{name}/events/rpc"),
-            Self::SparkplugB => sparkplug::topic("NDATA", name),
+            Self::SparkplugB => sparkplug_payload::topic("NDATA", name),
             Self::Senml => format!("senml/{name}"),
             Self::Influx => format!("telegraf/{name}/sensors"),
             Self::TtnV3 => format!("v3/weir@sim/devices/{name}/up"),
@@ -69,7 +63,7 @@ impl DeviceFormat {
     /// The id that weir gives to the device `name`.
     pub fn device_id(self, name: &str) -> String {
         match self {
-            Self::SparkplugB => format!("{}.{name}", sparkplug::GROUP),
+            Self::SparkplugB => format!("{}.{name}", sparkplug_payload::GROUP),
             _ => name.to_owned(),
         }
     }
@@ -100,7 +94,7 @@ impl DeviceFormat {
 }
 
 /// `name` with a capital letter at its beginning.
-fn capitalised(name: &str) -> String {
+pub(super) fn capitalised(name: &str) -> String {
     let mut letters = name.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -2,7 +2,7 @@
 //!
 //! The payloads are protocol buffers. They are written by hand: weir's own reader must not be checked with weir's own definitions.
 
-use super::payload::{NOT_READY, PayloadSource};
+use crate::simulator::family_payload::{NOT_READY, PayloadSource};
 use crate::simulator::message::{MalformedPayload, MessageContent};
 
 /// Group of all edge nodes.

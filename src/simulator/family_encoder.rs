@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::payload::PayloadSource;
-use super::{DeviceFormat, sparkplug};
+use crate::simulator::family_payload::PayloadSource;
+use crate::simulator::format::DeviceFormat;
 use crate::simulator::message::{DeviceMessage, MalformedPayload, MessageContent, Publication};
 use crate::simulator::options::FleetOptions;
+use crate::simulator::sparkplug_payload;
 
 /// Encodes the messages of one device of a family as publishes.
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ impl FamilyEncoder {
     fn payload(&self, message: &DeviceMessage, is_backlog: bool) -> Vec<u8> {
         let source = PayloadSource { device: &self.device, metrics: &self.metrics, message };
         match self.format {
-            DeviceFormat::SparkplugB => sparkplug::data(source, &self.uuid(message), is_backlog),
+            DeviceFormat::SparkplugB => sparkplug_payload::data(source, &self.uuid(message), is_backlog),
             format => source.text(format).into_bytes(),
         }
     }
@@ -75,7 +76,7 @@ impl FamilyEncoder {
     /// The identity of a message with this payload.
     pub fn identity_of(&self, payload: &[u8]) -> Vec<u8> {
         match self.format {
-            DeviceFormat::SparkplugB => sparkplug::uuid(payload).unwrap_or(payload).to_vec(),
+            DeviceFormat::SparkplugB => sparkplug_payload::uuid(payload).unwrap_or(payload).to_vec(),
             _ => payload.to_vec(),
         }
     }
@@ -88,7 +89,7 @@ impl FamilyEncoder {
             DeviceFormat::Tasmota => (format!("tele/{}/LWT", self.device), b"Offline".to_vec()),
             DeviceFormat::ShellyGen2 => (format!("{}/online", self.device), b"false".to_vec()),
             DeviceFormat::SparkplugB => {
-                (sparkplug::topic("NDEATH", &self.device), sparkplug::death(self.session, now_ms))
+                (sparkplug_payload::topic("NDEATH", &self.device), sparkplug_payload::death(self.session, now_ms))
             }
             _ => return None,
         };
@@ -100,9 +101,10 @@ impl FamilyEncoder {
         let (topic, payload) = match self.format {
             DeviceFormat::Tasmota => (format!("tele/{}/LWT", self.device), b"Online".to_vec()),
             DeviceFormat::ShellyGen2 => (format!("{}/online", self.device), b"true".to_vec()),
-            DeviceFormat::SparkplugB => {
-                (sparkplug::topic("NBIRTH", &self.device), sparkplug::birth(&self.metrics, self.session, now_ms))
-            }
+            DeviceFormat::SparkplugB => (
+                sparkplug_payload::topic("NBIRTH", &self.device),
+                sparkplug_payload::birth(&self.metrics, self.session, now_ms),
+            ),
             _ => return None,
         };
         Some(self.beside_readings(topic, payload))
@@ -121,6 +123,6 @@ impl FamilyEncoder {
         }
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
-        sparkplug::numbered(&publication.payload, seq)
+        sparkplug_payload::numbered(&publication.payload, seq)
     }
 }

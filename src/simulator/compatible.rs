@@ -1,10 +1,10 @@
 //! Whether weir's maps make of the fleet's messages what the verification expects.
 
-use super::DeviceFormat;
 use crate::config::Config;
 use crate::core::formats::{MapMemory, MapSettings, MappedElement, MappedTime, Maps};
 use crate::simulator::SimulatorError;
-use crate::simulator::format::FamilyEncoder;
+use crate::simulator::family_encoder::FamilyEncoder;
+use crate::simulator::format::DeviceFormat;
 use crate::simulator::message::{DeviceMessage, MessageContent, Publication};
 use crate::simulator::options::FleetOptions;
 
@@ -40,7 +40,7 @@ pub fn check(options: &FleetOptions, config: &Config) -> Result<(), SimulatorErr
     for sent in greeting.iter().chain([&publication]) {
         shown.extend(readings(&maps, &mut memory, sent, &encoder.payload_to_send(sent)));
     }
-    let wanted: Vec<ShownReading> = options.metrics.iter().map(|metric| expected(options, metric, event_ms)).collect();
+    let wanted: Vec<FleetReading> = options.metrics.iter().map(|metric| expected(options, metric, event_ms)).collect();
     match wanted.iter().find(|reading| !shown.contains(reading)) {
         None => Ok(()),
         Some((device, metric, time_ms)) => invalid(format!(
@@ -52,14 +52,14 @@ pub fn check(options: &FleetOptions, config: &Config) -> Result<(), SimulatorErr
 }
 
 /// Device, metric and event time of a reading; no time means arrival.
-type ShownReading = (String, String, Option<i64>);
+type FleetReading = (String, String, Option<i64>);
 
-fn expected(options: &FleetOptions, metric: &str, event_ms: i64) -> ShownReading {
+fn expected(options: &FleetOptions, metric: &str, event_ms: i64) -> FleetReading {
     let format: DeviceFormat = options.format;
     (format.device_id(&options.device_id(0)), format.metric(metric), Some(event_ms))
 }
 
-fn readings(maps: &Maps, memory: &mut MapMemory, sent: &Publication, payload: &[u8]) -> Vec<ShownReading> {
+fn readings(maps: &Maps, memory: &mut MapMemory, sent: &Publication, payload: &[u8]) -> Vec<FleetReading> {
     let Some(found) = maps.find(&sent.topic) else { return Vec::new() };
     let Ok(mapped) = maps.map(found, &sent.topic, payload, SOME_TIME_MS, memory) else { return Vec::new() };
     let of_element = |element: &MappedElement<'_>| {
