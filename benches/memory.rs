@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_test_kit::measure::client::{LoadClient, connect_all, connect_packet};
+use weir_test_kit::measure::form::BenchForm;
 use weir_test_kit::measure::full_load::FullLoad;
 use weir_test_kit::measure::paced::SteadyLoad;
 use weir_test_kit::measure::reading::{BenchReading, now_ms};
@@ -83,7 +84,7 @@ async fn connected(weir: &Weir) -> LoadClient {
 }
 
 async fn full_speed(mut weir: Weir, messages: u64) {
-    let load = FullLoad { devices: 100, in_flight: 100, messages: messages / 100 };
+    let load = FullLoad { form: BenchForm::Native, devices: 100, in_flight: 100, messages: messages / 100 };
     for device in load.run(weir.mqtt(), "bench-device").await {
         device.outcome.expect("the connection lasts");
     }

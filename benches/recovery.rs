@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use weir::random::Random;
 use weir_test_kit::measure::client::connect_packet;
+use weir_test_kit::measure::form::BenchForm;
 use weir_test_kit::measure::full_load::{FullLoad, LoadedDevice};
 use weir_test_kit::measure::reading::now_ms;
 use weir_test_kit::measure::round_trip::RoundTrips;
@@ -23,7 +24,7 @@ use weir_test_kit::process::{Program, Weir};
 /// The program under test.
 const WEIR: Program = weir_test_kit::program!();
 
-const LOAD: FullLoad = FullLoad { devices: 100, in_flight: 100, messages: u64::MAX };
+const LOAD: FullLoad = FullLoad { form: BenchForm::Native, devices: 100, in_flight: 100, messages: u64::MAX };
 /// Shortest time from the start of the load to the kill, and the longest random addition to it.
 const KILL_AFTER_MS: u64 = 600;
 const KILL_WITHIN_MS: u64 = 600;

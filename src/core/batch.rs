@@ -95,7 +95,7 @@ impl<'a> BatchContext<'a> {
 
     /// Finds out what the topic of `publish` carries and which device it is from.
     #[inline]
-    pub fn resolve(&mut self, rules: &ValidationRules, publish: &PublishRecord<'a>) {
+    pub fn resolve(&mut self, rules: &mut ValidationRules, publish: &PublishRecord<'a>) {
         let resolved = rules.topics.resolve(publish.topic);
         if resolved.tenant != self.tenant {
             self.tenant = resolved.tenant;
@@ -104,7 +104,10 @@ impl<'a> BatchContext<'a> {
         (self.kind, self.topic_device) = (resolved.kind, resolved.device);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
-        self.map = resolved.unmatched.and_then(|topic| Some((rules.maps.as_deref()?.find(topic)?, topic)));
+        self.map = resolved.unmatched.and_then(|topic| {
+            let maps = rules.maps.as_deref()?;
+            Some((rules.known_topics.find(maps, topic)?, topic))
+        });
         self.user = publish.user;
     }
 }

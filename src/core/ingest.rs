@@ -85,7 +85,7 @@ impl Operator {
         self.totals.messages += 1;
         self.note_processed(batch.lsn);
         if !same_origin {
-            batch.resolve(&self.settings.rules, &publish);
+            batch.resolve(&mut self.settings.rules, &publish);
         }
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let tenant = batch.tenant;

@@ -55,6 +55,7 @@ mod hash;
 mod idle;
 mod ingest;
 mod json;
+mod known_topics;
 mod lifetime;
 mod mapped;
 mod problem;

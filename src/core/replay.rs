@@ -78,7 +78,7 @@ impl Operator {
             repeats_retained: false,
             payload: replay.payload,
         };
-        batch.resolve(&self.settings.rules, &publish);
+        batch.resolve(&mut self.settings.rules, &publish);
         let (tenant, items) = (batch.tenant, u32::try_from(wanted.items.len()).unwrap_or(u32::MAX));
         let mut origin =
             ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: items, replay: Some(wanted) };

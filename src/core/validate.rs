@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use crate::core::formats::Maps;
 use crate::core::json::{JsonNumber, JsonToken, RefusedValue};
+use crate::core::known_topics::KnownTopics;
 use crate::core::problem::{ReadingProblem, ValueRange};
 use crate::core::settings::Settings;
 use crate::core::timezone;
@@ -28,6 +29,8 @@ pub(super) struct ValidationRules {
     pub topics: Topics,
     /// Maps, compiled; `None` where there are none.
     pub maps: Option<Arc<Maps>>,
+    /// Topics and the maps that take them.
+    pub known_topics: KnownTopics,
     /// Zone of times that name none.
     pub timezone: Option<TimeZone>,
     allowed: HashSet<Box<str>>,
@@ -43,6 +46,7 @@ impl ValidationRules {
             topics: Topics::new(&settings.telemetry_topics, &settings.error_topics, &settings.tenants),
             // The configuration refuses maps with faults; those of another version may not be understood any more.
             maps: Maps::new(&settings.maps).ok().filter(|maps| !maps.is_empty()).map(Arc::new),
+            known_topics: KnownTopics::default(),
             timezone: timezone::find(&settings.timezone),
             allowed: settings.allowed_devices.iter().map(|id| id.as_str().into()).collect(),
             ranges,

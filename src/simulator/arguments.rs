@@ -11,6 +11,8 @@ use crate::client;
 use crate::client::ApiArguments;
 use crate::config::{Config, parse_duration};
 use crate::simulator::SimulatorError;
+use crate::simulator::compatible;
+use crate::simulator::format::DeviceFormat;
 use crate::simulator::options::{FleetCredentials, FleetOptions, RunLength};
 
 /// Longest wait of `weir simulate` for missing acknowledgements at its end. A restart of weir takes less.
@@ -24,6 +26,9 @@ const DEFAULT_VERIFIED: Duration = Duration::from_secs(30);
 /// Options of `weir simulate`. Their defaults come from the section `simulator` of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct SimulateArguments {
+    /// Form in which the devices publish
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    pub format: DeviceFormat,
     /// MQTT listener [default: mqtt.listen of the config]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<SocketAddr>,
@@ -72,7 +77,7 @@ pub struct SimulateArguments {
     /// Share of messages that are not readings
     #[arg(long, value_name = "0..1")]
     pub malformed_share: Option<f64>,
-    /// Share of messages that report a fault of the device
+    /// Share of messages that report a fault of the device; only weir's own form has them
     #[arg(long, value_name = "0..1")]
     pub fault_share: Option<f64>,
     /// Share of messages after which the device loses its connection without waiting for acknowledgements
@@ -99,6 +104,10 @@ impl SimulateArguments {
     /// [`SimulatorError::Invalid`] when a value is out of its range, or the password cannot be read.
     pub fn options(&self, config: &Config, now_ms: i64) -> Result<FleetOptions, SimulatorError> {
         let mut options = FleetOptions::from_config(config, format!("{now_ms:x}"));
+        options.format = self.format;
+        if self.format != DeviceFormat::Native {
+            options.fault_share = 0.0;
+        }
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         set(&mut options.address, self.address);
         options.credentials = self.credentials()?;
@@ -130,6 +139,7 @@ impl SimulateArguments {
         }
         set(&mut options.prefix, self.prefix.clone());
         options.check()?;
+        compatible::check(&options, config)?;
         Ok(options)
     }
 
@@ -187,7 +197,7 @@ fn parse_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{Parser, ValueEnum};
 
     #[derive(Parser)]
     struct SimulateCommand {
@@ -250,6 +260,20 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert!(options("--churn-share 2").is_err());
+    }
+
+    #[test]
+    fn a_format_that_no_map_takes_is_refused() {
+        for format in DeviceFormat::value_variants() {
+            let line = format!("--format {}", format.to_possible_value().unwrap().get_name());
+            assert_eq!(options(&line).unwrap().format, *format);
+        }
+        let (line, mut config) = ("--format tasmota", Config::default());
+        config.ingest.maps.retain(|map| map.settings.name != "tasmota");
+        let refused = parse(line).unwrap().options(&config, 0).unwrap_err().to_string();
+        assert!(refused.contains("ingest.presets"), "{refused}");
+        let refused = options("--format shelly_gen2 --metrics id").unwrap_err().to_string();
+        assert!(refused.contains("does not make the metric switch:0.id"), "{refused}");
     }
 
     #[test]

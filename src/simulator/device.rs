@@ -145,8 +145,12 @@ impl SimulatedDevice {
 
     /// One connection from CONNECT to its end.
     async fn connection(&mut self) -> ConnectionEnd {
-        let options = &self.fleet.options;
-        let mut link = BrokerLink::new(options, &self.id);
+        let now_ms = self.fleet.clock.now_ms();
+        let will = self.encoder.begin_session(now_ms);
+        let mut link = BrokerLink::new(&self.fleet.options, &self.id, will);
+        if let Some(greeting) = self.encoder.greeting(now_ms) {
+            self.outbox.push_front(greeting);
+        }
         let ended = match self.open(&mut link).await {
             None => self.talk(&mut link).await,
             Some(ended) => ended,
@@ -154,6 +158,8 @@ impl SimulatedDevice {
         // Unacknowledged publishes go before the outbox: they have lower sequence numbers.
         let mut rest = link.abandon();
         rest.append(&mut self.outbox);
+        // The next connection has a greeting of its own.
+        rest.retain(Publication::has_messages);
         self.outbox = rest;
         ended
     }
@@ -229,7 +235,8 @@ impl SimulatedDevice {
             && let Some(publication) = self.outbox.pop_front()
         {
             let (seqs, readings) = (publication.seqs.clone(), publication.readings);
-            if let Err(publication) = link.publish(publication) {
+            let payload = self.encoder.payload_to_send(&publication);
+            if let Err(publication) = link.publish(publication, payload) {
                 self.outbox.push_front(publication);
                 return;
             }

@@ -11,8 +11,15 @@ pub struct LedgerEntry {
     pub message: DeviceMessage,
     /// How often the message was handed to a connection.
     pub publishes: u32,
-    /// Whether the message was acknowledged, by PUBACK or by PUBREC for QoS 2.
-    pub acknowledged: bool,
+    /// How many of these publishes were acknowledged, by PUBACK or by PUBREC for QoS 2.
+    pub acknowledgements: u32,
+}
+
+impl LedgerEntry {
+    /// Whether the message was acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledgements > 0
+    }
 }
 
 /// All messages of one device. The index of an entry is the sequence number of its message.
@@ -33,7 +40,7 @@ impl DeviceLedger {
     /// Adds a produced message. Messages come in the order of sequence numbers, from 0.
     pub fn produced(&mut self, message: &DeviceMessage) {
         debug_assert_eq!(message.seq, self.entries.len() as u64);
-        self.entries.push(LedgerEntry { message: message.clone(), publishes: 0, acknowledged: false });
+        self.entries.push(LedgerEntry { message: message.clone(), publishes: 0, acknowledgements: 0 });
     }
 
     /// Counts a publish of the messages `seqs` that was handed to a connection.
@@ -41,9 +48,9 @@ impl DeviceLedger {
         self.range(seqs).iter_mut().for_each(|entry| entry.publishes += 1);
     }
 
-    /// Marks the messages `seqs` as acknowledged.
+    /// Counts an acknowledgement of the messages `seqs`.
     pub fn acknowledged(&mut self, seqs: &RangeInclusive<u64>) {
-        self.range(seqs).iter_mut().for_each(|entry| entry.acknowledged = true);
+        self.range(seqs).iter_mut().for_each(|entry| entry.acknowledgements += 1);
     }
 
     /// The entry of the message `seq`.
@@ -70,8 +77,8 @@ mod tests {
         ledger.published(&(0..=2));
         ledger.published(&(2..=2));
         ledger.acknowledged(&(1..=2));
-        let fates: Vec<(u32, bool)> = ledger.entries.iter().map(|one| (one.publishes, one.acknowledged)).collect();
-        assert_eq!(fates, [(1, false), (1, true), (2, true), (0, false)]);
+        let fates: Vec<(u32, u32)> = ledger.entries.iter().map(|one| (one.publishes, one.acknowledgements)).collect();
+        assert_eq!(fates, [(1, 0), (1, 1), (2, 1), (0, 0)]);
         assert_eq!(ledger.get(3).map(|entry| entry.message.seq), Some(3));
         assert_eq!(ledger.get(4), None);
     }

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, QoS};
+use rumqttc::{AsyncClient, ConnectionError, Event, LastWill, MqttOptions, Outgoing, Packet, QoS};
 
 use crate::simulator::message::Publication;
 use crate::simulator::options::{FleetCredentials, FleetOptions};
@@ -49,11 +49,19 @@ pub struct BrokerLink {
 
 impl BrokerLink {
     /// A connection of a device of `fleet`. The first call of [`BrokerLink::next`] opens it.
-    pub fn new(fleet: &FleetOptions, client_id: &str) -> Self {
+    pub fn new(fleet: &FleetOptions, client_id: &str, will: Option<Publication>) -> Self {
         let FleetOptions { address, qos, in_flight, .. } = *fleet;
         let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
         if let Some(FleetCredentials { user, password }) = &fleet.credentials {
             options.set_credentials(user, password);
+        }
+        let qos = match qos {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        };
+        if let Some(will) = will {
+            options.set_last_will(LastWill::new(will.topic, will.payload.to_vec(), qos, will.retain));
         }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
@@ -67,11 +75,6 @@ impl BrokerLink {
             let event = event_loop.poll().await;
             Some((event, event_loop))
         });
-        let qos = match qos {
-            0 => QoS::AtMostOnce,
-            1 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        };
         Self {
             client,
             events: Box::pin(events),
@@ -97,13 +100,12 @@ impl BrokerLink {
         self.submitted.is_empty() && self.unacknowledged.is_empty()
     }
 
-    /// Hands a publish to the connection. Call it only while [`BrokerLink::has_room`].
+    /// Hands a publish to the connection, to be sent with `payload`. Call it only while [`BrokerLink::has_room`].
     ///
     /// # Errors
     /// The publish itself, when rumqttc does not take it.
-    pub fn publish(&mut self, publication: Publication) -> Result<(), Publication> {
-        let payload = publication.payload.to_vec();
-        match self.client.try_publish(publication.topic.as_str(), self.qos, false, payload) {
+    pub fn publish(&mut self, publication: Publication, payload: Vec<u8>) -> Result<(), Publication> {
+        match self.client.try_publish(publication.topic.as_str(), self.qos, publication.retain, payload) {
             Ok(()) => {
                 self.submitted.push_back(publication);
                 Ok(())
@@ -171,17 +173,24 @@ mod tests {
     use rumqttc::{ConnAck, ConnectReturnCode, PubAck, PubComp, PubRec};
 
     fn publication(seq: u64) -> Publication {
-        Publication { topic: "t".into(), payload: Bytes::from_static(b"x"), seqs: seq..=seq, readings: 1 }
+        Publication {
+            topic: "t".into(),
+            payload: Bytes::from_static(b"x"),
+            seqs: seq..=seq,
+            readings: 1,
+            retain: false,
+        }
     }
 
     fn link(qos: u8, in_flight: u16, published: u64) -> BrokerLink {
         let mut link = BrokerLink::new(
             &FleetOptions { address: "127.0.0.1:1".parse().unwrap(), qos, in_flight, ..FleetOptions::default() },
             "c",
+            None,
         );
         for seq in 0..published {
             assert!(link.has_room());
-            link.publish(publication(seq)).unwrap();
+            link.publish(publication(seq), b"x".to_vec()).unwrap();
         }
         link
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::random::Random;
+use crate::simulator::family_encoder::FamilyEncoder;
 use crate::simulator::options::FleetOptions;
 
 /// Longest payload of a backlog publish; longer backlogs are split. The error log keeps 4 KiB of a payload, so a
@@ -59,6 +60,21 @@ pub struct Publication {
     pub seqs: RangeInclusive<u64>,
     /// Number of readings in the payload.
     pub readings: u64,
+    /// Whether the broker keeps the message for later subscribers.
+    pub retain: bool,
+}
+
+impl Publication {
+    /// A publish that is none of the device's messages, such as a birth.
+    pub fn beside_readings(topic: String, payload: Vec<u8>, retain: bool) -> Self {
+        let no_messages = RangeInclusive::new(1, 0);
+        Self { topic, payload: Bytes::from(payload), seqs: no_messages, readings: 0, retain }
+    }
+
+    /// Whether the publish holds messages of the device.
+    pub fn has_messages(&self) -> bool {
+        !self.seqs.is_empty()
+    }
 }
 
 /// Produces the messages of one device.
@@ -70,6 +86,7 @@ pub struct MessageGenerator {
     disorder_ms: u64,
     malformed_share: f64,
     fault_share: f64,
+    resolution_ms: i64,
     walk: Vec<f64>,
     /// Event time of the newest reading. Faults carry this time: a redelivered fault that is newer than every reading
     /// of the device would look like a restart to weir.
@@ -90,6 +107,7 @@ impl MessageGenerator {
             disorder_ms: options.disorder_ms,
             malformed_share: options.malformed_share,
             fault_share: options.fault_share,
+            resolution_ms: options.format.resolution_ms(),
             walk,
             newest_reading_ms: None,
         }
@@ -106,6 +124,7 @@ impl MessageGenerator {
         self.next_seq += 1;
         let late_ms = self.random.up_to(self.disorder_ms) as i64;
         let event_ms = now_ms.saturating_add(self.skew_ms).saturating_sub(late_ms);
+        let event_ms = event_ms - event_ms.rem_euclid(self.resolution_ms);
         // Drawn for every message, so that one option does not change what the others produce.
         let (malformed, fault) = (self.random.unit(), self.random.unit());
         let way = self.random.up_to(2);
@@ -183,6 +202,8 @@ pub struct MessageEncoder {
     metrics: Vec<String>,
     telemetry_topic: String,
     error_topic: String,
+    /// Encodes in the place of this encoder where the device is of a family.
+    family: Option<FamilyEncoder>,
 }
 
 impl MessageEncoder {
@@ -194,23 +215,30 @@ impl MessageEncoder {
             metrics: options.metrics.clone(),
             telemetry_topic: options.telemetry_topic.replacen('+', device_id, 1),
             error_topic: options.error_topic.replacen('+', device_id, 1),
+            family: FamilyEncoder::new(options, device_id),
         }
     }
 
     /// Encodes one message as a publish.
     pub fn encode(&self, message: &DeviceMessage) -> Publication {
+        if let Some(family) = &self.family {
+            return family.encode(message, false);
+        }
         let (topic, readings) = match &message.content {
             MessageContent::Readings(values) => (&self.telemetry_topic, values.len() as u64),
             MessageContent::Fault => (&self.error_topic, 0),
             MessageContent::Malformed(_) => (&self.telemetry_topic, 0),
         };
         let payload = Bytes::from(self.text(message));
-        Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings }
+        Publication { topic: topic.clone(), payload, seqs: message.seq..=message.seq, readings, retain: false }
     }
 
     /// Encodes a backlog in its order. Consecutive readings share publishes, as JSON arrays; every other message has a
-    /// publish of its own.
+    /// publish of its own, and so have all messages of families of devices.
     pub fn encode_backlog(&self, backlog: &[DeviceMessage]) -> Vec<Publication> {
+        if let Some(family) = &self.family {
+            return backlog.iter().map(|message| family.encode(message, true)).collect();
+        }
         let mut publications = Vec::new();
         let mut array = Array::default();
         for message in backlog {
@@ -229,7 +257,41 @@ impl MessageEncoder {
         publications
     }
 
-    /// The payload of a message that is sent alone. No two messages of a device have the same payload.
+    /// Whether the device is of a family, and does not use weir's own form.
+    pub fn is_of_family(&self) -> bool {
+        self.family.is_some()
+    }
+
+    /// Begins a session: a new connection. Returns its last will.
+    pub fn begin_session(&mut self, now_ms: i64) -> Option<Publication> {
+        self.family.as_mut()?.begin_session(now_ms)
+    }
+
+    /// What the device publishes first in a session.
+    pub fn greeting(&self, now_ms: i64) -> Option<Publication> {
+        self.family.as_ref()?.greeting(now_ms)
+    }
+
+    /// The payload of a publish that is about to be sent.
+    pub fn payload_to_send(&mut self, publication: &Publication) -> Vec<u8> {
+        match &mut self.family {
+            Some(family) => family.payload_to_send(publication),
+            None => publication.payload.to_vec(),
+        }
+    }
+
+    /// What tells a message that is sent alone in the error log, mostly its payload. In weir's own form no two messages of a device
+    /// have the same; in the forms of families, those may have that say the same.
+    pub fn identity(&self, message: &DeviceMessage) -> Vec<u8> {
+        self.family.as_ref().map_or_else(|| self.text(message).into_bytes(), |family| family.identity(message))
+    }
+
+    /// The identity of a message with this payload.
+    pub fn identity_of(&self, payload: &[u8]) -> Vec<u8> {
+        self.family.as_ref().map_or_else(|| payload.to_vec(), |family| family.identity_of(payload))
+    }
+
+    /// The payload of a message in weir's own form that is sent alone. No two messages of a device have the same payload.
     pub fn text(&self, message: &DeviceMessage) -> String {
         let DeviceMessage { seq, event_ms: timestamp, content } = message;
         let (seq, timestamp, boot) = (*seq, *timestamp, self.boot.as_str());
@@ -293,6 +355,7 @@ impl Array {
             payload: Bytes::from(array.text),
             seqs: array.first_seq..=array.last_seq,
             readings: array.readings,
+            retain: false,
         })
     }
 }

@@ -21,15 +21,21 @@ use crate::simulator::ledger::DeviceLedger;
 use crate::simulator::options::RunLength;
 
 mod arguments;
+mod compatible;
 pub mod device;
+mod family_encoder;
+mod family_payload;
+pub mod format;
 pub mod ledger;
 pub mod link;
 pub mod message;
 pub mod options;
 pub mod progress;
+mod sparkplug_payload;
 pub mod verify;
 
 pub use arguments::SimulateArguments;
+pub use format::DeviceFormat;
 pub use options::FleetOptions;
 pub use progress::{FleetCounts, FleetProgress};
 

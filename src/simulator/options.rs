@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::client::reachable;
 use crate::config::{Config, SimulatorConfig};
 use crate::simulator::SimulatorError;
+use crate::simulator::format::DeviceFormat;
 
 /// Largest number of readings of a verified run, which are held in memory.
 const MAX_RECORDED_READINGS: u64 = 20_000_000;
@@ -40,6 +41,8 @@ impl fmt::Debug for FleetCredentials {
 /// Options of a fleet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FleetOptions {
+    /// Form in which the devices publish.
+    pub format: DeviceFormat,
     /// Address of the MQTT listener.
     pub address: SocketAddr,
     /// Credentials of all devices; `None` when they connect without.
@@ -101,6 +104,7 @@ impl FleetOptions {
             config.simulator.clone();
         let first = |topics: &[String], default: &str| topics.first().map_or_else(|| default.to_owned(), Clone::clone);
         Self {
+            format: DeviceFormat::Native,
             address: reachable(config.mqtt.listen),
             credentials: None,
             prefix: "sim".to_owned(),
@@ -165,7 +169,24 @@ impl FleetOptions {
             let good = topic.matches('+').count() == 1 && !topic.contains('#');
             require(good, || format!("topic {topic:?}: it needs one '+' for the device id, and no '#'"))?;
         }
+        self.check_format()?;
         self.check_recording()
+    }
+
+    /// Checks what the devices of a family cannot say.
+    fn check_format(&self) -> Result<(), SimulatorError> {
+        let Some(family) = self.format.map() else { return Ok(()) };
+        require(self.fault_share == 0.0, || format!("{family} has no reports of faults: leave --fault-share out"))?;
+        let is_plain = |metric: &String| {
+            let mut characters = metric.bytes();
+            let begins = characters.next().is_some_and(|first| first.is_ascii_alphabetic());
+            begins && characters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let odd = self.metrics.iter().find(|metric| !is_plain(metric));
+        require(odd.is_none(), || {
+            let odd = odd.map_or("", String::as_str);
+            format!("metric {odd:?}: with --format give names of letters, digits and '_' that begin with a letter")
+        })
     }
 
     fn check_recording(&self) -> Result<(), SimulatorError> {
@@ -218,6 +239,13 @@ mod tests {
         check(|options| options.prefix = "a/b".into(), "prefix");
         check(|options| options.prefix = String::new(), "prefix");
         check(|options| options.telemetry_topic = "devices/#".into(), "one '+'");
+        check(|options| options.format = DeviceFormat::Senml, "senml has no reports of faults");
+        let tasmota = |options: &mut FleetOptions, metric: &str| {
+            (options.format, options.fault_share) = (DeviceFormat::Tasmota, 0.0);
+            options.metrics = vec![metric.to_owned()];
+        };
+        check(|options| tasmota(options, "temperature"), "");
+        check(|options| tasmota(options, "a b"), "metric \"a b\"");
     }
 
     #[test]

@@ -134,7 +134,7 @@ async fn check(loses_every: u64, change: impl FnOnce(&mut FleetOptions)) -> (Arc
         assert_eq!(ledger.entries.len(), 300);
         let came = broker.readings(&ledger.device_id);
         for entry in &ledger.entries {
-            assert_eq!(entry.acknowledged, options.qos > 0, "qos {} {:?} {entry:?}", options.qos, report.totals);
+            assert_eq!(entry.is_acknowledged(), options.qos > 0, "qos {} {:?} {entry:?}", options.qos, report.totals);
             if matches!(entry.message.content, MessageContent::Readings(_)) {
                 assert!(came.contains_key(&entry.message.seq), "{entry:?}");
             }

@@ -5,16 +5,28 @@
 pub(super) struct Glob {
     /// The texts between the stars, of which there is one fewer.
     parts: Box<[Box<str>]>,
+    /// First and last byte of every text that matches, where the glob says them: most keys differ there.
+    ends: (Option<u8>, Option<u8>),
 }
 
 impl Glob {
     /// The glob with this text.
     pub fn new(text: &str) -> Self {
-        Self { parts: text.split('*').map(Box::from).collect() }
+        let parts: Box<[Box<str>]> = text.split('*').map(Box::from).collect();
+        let first = parts.first().and_then(|part| part.bytes().next());
+        let last = parts.last().and_then(|part| part.bytes().next_back());
+        Self { parts, ends: (first, last) }
     }
 
     /// Whether `key` matches.
+    #[inline]
     pub fn matches(&self, key: &str) -> bool {
+        let is_end = |end: Option<u8>, byte: Option<&u8>| end.is_none() || end == byte.copied();
+        let bytes = key.as_bytes();
+        is_end(self.ends.0, bytes.first()) && is_end(self.ends.1, bytes.last()) && self.matches_whole(key)
+    }
+
+    fn matches_whole(&self, key: &str) -> bool {
         let Some((first, others)) = self.parts.split_first() else { return false };
         let Some((last, middle)) = others.split_last() else { return **first == *key };
         let Some(rest) = key.strip_prefix(&**first) else { return false };

@@ -143,7 +143,9 @@ pub(super) fn is_nameable(level: &str) -> bool {
 
 /// The first level of a topic, and what follows its `/`.
 pub(super) fn split_level(topic: &str) -> (&str, Option<&str>) {
-    topic.split_once('/').map_or((topic, None), |(level, rest)| (level, Some(rest)))
+    // Levels are short: a search byte by byte is faster than one that sets itself up for long texts.
+    let Some(slash) = topic.bytes().position(|byte| byte == b'/') else { return (topic, None) };
+    (topic.get(..slash).unwrap_or_default(), topic.get(slash + 1..))
 }
 
 fn capture<'a>(levels: &[PatternLevel], topic: Option<&'a str>, captures: &mut Captures<'a>) -> bool {

@@ -1,6 +1,6 @@
 //! All patterns of all maps in one trie.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use super::pattern::{Pattern, PatternLevel, is_nameable, split_level};
 use super::{MapMatch, MapRole};
@@ -19,7 +19,8 @@ struct Ending {
 /// What patterns have in common up to some level. An index of 0 means that there is none: nothing leads to the root.
 #[derive(Debug, Default)]
 struct PatternNode {
-    literals: BTreeMap<Box<str>, u32>,
+    /// Literal levels and their nodes, in the order of [`order`].
+    literals: Vec<(Box<str>, u32)>,
     one: u32,
     many: u32,
     /// Whether the node takes further levels.
@@ -49,7 +50,7 @@ impl PatternTrie {
         let mut is_rest = false;
         for level in &pattern.levels {
             at = match level {
-                PatternLevel::Literal(text) => self.child(at, |node| node.literals.entry(text.clone()).or_default()),
+                PatternLevel::Literal(text) => self.literal(at, text),
                 PatternLevel::One(_) => self.child(at, |node| &mut node.one),
                 PatternLevel::Many(_) => {
                     let many = self.child(at, |node| &mut node.many);
@@ -83,6 +84,20 @@ impl PatternTrie {
         Ok(())
     }
 
+    /// The node behind the literal level `text` of the node `at`, which is new or not.
+    fn literal(&mut self, at: u32, text: &str) -> u32 {
+        let next = self.nodes.len() as u32;
+        let Some(node) = self.nodes.get_mut(at as usize) else { return 0 };
+        match node.literals.binary_search_by(|(known, _)| order(known, text)) {
+            Ok(index) => node.literals.get(index).map_or(0, |(_, child)| *child),
+            Err(index) => {
+                node.literals.insert(index, (text.into(), next));
+                self.nodes.push(PatternNode::default());
+                next
+            }
+        }
+    }
+
     /// The node that `place` of the node `at` names, which is new or not.
     fn child(&mut self, at: u32, place: impl FnOnce(&mut PatternNode) -> &mut u32) -> u32 {
         let next = self.nodes.len() as u32;
@@ -98,38 +113,42 @@ impl PatternTrie {
 
     /// The pattern that takes the messages of `topic`.
     pub fn find(&self, topic: &str) -> Option<MapMatch> {
-        let mut best: Option<Ending> = None;
-        let mut take = |ending: Option<Ending>| {
-            best = match (best, ending) {
-                (Some(best), Some(ending)) => Some(best.min(ending)),
-                (best, ending) => best.or(ending),
-            };
-        };
-        // No node is there twice: a pattern has one part of open length at most.
-        let (mut active, mut next) = (vec![0_u32], Vec::new());
-        let mut rest = Some(topic);
-        let mut is_first = true;
-        while let Some(topic) = rest {
-            let level;
-            (level, rest) = split_level(topic);
-            for node in active.iter().filter_map(|at| Some((*at, self.nodes.get(*at as usize)?))) {
-                let (at, node) = node;
-                if !(is_first && level.starts_with('$')) {
-                    take(node.rest);
-                }
-                next.extend(node.literals.get(level));
-                if is_nameable(level) {
-                    next.extend([node.one, node.many, if node.is_many { at } else { 0 }].iter().filter(|at| **at != 0));
-                }
-            }
-            is_first = false;
-            std::mem::swap(&mut active, &mut next);
-            next.clear();
-        }
-        for node in active.iter().filter_map(|at| self.nodes.get(*at as usize)) {
-            take(node.end);
-            take(node.rest);
-        }
+        let mut best = None;
+        self.walk(0, Some(topic), !topic.starts_with('$'), &mut best);
         best.map(|Ending { role, map, pattern, .. }| MapMatch { map, role, pattern })
     }
+
+    /// Keeps the best pattern that goes on from the node `at` with `rest`, what of the topic is not matched. Only one way leads to
+    /// a node at a level, since a pattern has one part of open length at most: the walk is as long as nodes times levels at most.
+    fn walk(&self, at: u32, rest: Option<&str>, may_be_rest: bool, best: &mut Option<Ending>) {
+        let Some(node) = self.nodes.get(at as usize) else { return };
+        if may_be_rest {
+            keep_best(best, node.rest);
+        }
+        let Some(topic) = rest else { return keep_best(best, node.end) };
+        let (level, rest) = split_level(topic);
+        if let Ok(index) = node.literals.binary_search_by(|(text, _)| order(text, level)) {
+            let child = node.literals.get(index).map_or(0, |(_, child)| *child);
+            self.walk(child, rest, true, best);
+        }
+        if is_nameable(level) {
+            for child in [node.one, node.many, if node.is_many { at } else { 0 }] {
+                if child != 0 {
+                    self.walk(child, rest, true, best);
+                }
+            }
+        }
+    }
+}
+
+fn keep_best(best: &mut Option<Ending>, ending: Option<Ending>) {
+    *best = match (*best, ending) {
+        (Some(best), Some(ending)) => Some(best.min(ending)),
+        (best, ending) => best.or(ending),
+    };
+}
+
+/// Order of literal levels: most differ in their length already.
+fn order(text: &str, level: &str) -> Ordering {
+    text.len().cmp(&level.len()).then_with(|| text.cmp(level))
 }

@@ -83,12 +83,13 @@ impl CompiledMap {
             (None, Some(renamed)) => self.metric_of(place, Cow::Borrowed(renamed)),
             (None, None) => self.metric_of(place, owned_key()),
         };
+        let is_name = is_metric_name(&name);
         if renamed.is_some() {
             builder.altered.push((at.0, at.1, Cow::Owned(key.to_owned())));
-        } else if !is_metric_name(&name) {
+        } else if !is_name {
             builder.altered.push((at.0, at.1, shared(&name)));
         }
-        Some(MappedReading { metric: metric_name(name), value, unit })
+        Some(MappedReading { metric: if is_name { name } else { metric_name(name) }, value, unit })
     }
 
     /// The metric of a key, before its characters are replaced.

@@ -4,9 +4,12 @@
 //! reports as late. It may hold readings that were sent and not acknowledged. Nothing here uses weir's own decoder,
 //! windows or aggregates, so a defect there cannot hide itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
@@ -14,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::{HttpClient, HttpError, percent_encoded};
 use crate::config::Config;
 use crate::core::settings::WatermarkScope;
+use crate::simulator::format::DeviceFormat;
 use crate::simulator::ledger::DeviceLedger;
 use crate::simulator::message::MessageEncoder;
 use crate::simulator::options::FleetOptions;
@@ -140,13 +144,29 @@ struct WindowSeen {
 }
 
 /// An entry of the error log from the API.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 struct ErrorSeen {
     reason: String,
     #[serde(default)]
     index: usize,
     metric: Option<String>,
     payload: Option<String>,
+    payload_base64: Option<String>,
+    #[serde(default)]
+    topic: String,
+}
+
+impl ErrorSeen {
+    /// The payload, whose text is shown as it is or in base64.
+    fn bytes(&self) -> Vec<u8> {
+        let encoded = self.payload_base64.as_deref().and_then(|encoded| BASE64.decode(encoded).ok());
+        encoded.unwrap_or_else(|| self.payload.as_deref().unwrap_or_default().as_bytes().to_vec())
+    }
+
+    /// The payload as the error log shows it.
+    fn shown(&self) -> &str {
+        self.payload.as_deref().or(self.payload_base64.as_deref()).unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
@@ -198,8 +218,9 @@ pub async fn verify(ledgers: &[DeviceLedger], expectations: &Expectations, clien
     loop {
         let last_look = Instant::now() >= deadline;
         let mut differing = Vec::new();
+        let mut malformed = malformed_by_topic(expectations, client).await;
         for ledger in open {
-            let outcome = device(ledger, expectations, client).await;
+            let outcome = device(ledger, expectations, client, &mut malformed).await;
             if outcome.differences.is_empty() || outcome.settled || last_look {
                 result.add(outcome);
             } else {
@@ -247,8 +268,32 @@ async fn metric(client: &HttpClient, name: &'static str) -> Result<f64, VerifyEr
     value.ok_or(VerifyError::NoMetric(name))
 }
 
-async fn device(ledger: &DeviceLedger, expectations: &Expectations, client: &HttpClient) -> DeviceVerification {
-    let id = &ledger.device_id;
+/// Entries of the error log by topic.
+type ErrorsByTopic = Result<BTreeMap<String, Vec<ErrorSeen>>, String>;
+
+/// Entries of messages that a map could not read. They name no device, so that they are looked up by their topics. weir's own form
+/// needs none of them.
+async fn malformed_by_topic(expectations: &Expectations, client: &HttpClient) -> ErrorsByTopic {
+    if expectations.options.format == DeviceFormat::Native {
+        return Ok(BTreeMap::new());
+    }
+    let path = format!("/api/v1/errors?reason=malformed&limit={PAGE}");
+    let errors = pages(client, &path, |page: ErrorPage| (page.errors, page.next_cursor)).await;
+    let mut by_topic: BTreeMap<String, Vec<ErrorSeen>> = BTreeMap::new();
+    for error in errors.map_err(|error| error.to_string())? {
+        by_topic.entry(error.topic.clone()).or_default().push(error);
+    }
+    Ok(by_topic)
+}
+
+async fn device(
+    ledger: &DeviceLedger,
+    expectations: &Expectations,
+    client: &HttpClient,
+    malformed: &mut ErrorsByTopic,
+) -> DeviceVerification {
+    let format = expectations.options.format;
+    let id = &format.device_id(&ledger.device_id);
     let windows = pages(client, &format!("/api/v1/windows?device={id}&limit={PAGE}"), |page: WindowPage| {
         (page.windows, page.next_cursor)
     })
@@ -257,9 +302,17 @@ async fn device(ledger: &DeviceLedger, expectations: &Expectations, client: &Htt
         (page.errors, page.next_cursor)
     })
     .await;
-    match (windows, errors) {
-        (Ok(windows), Ok(errors)) => judge(ledger, expectations, &windows, &errors),
-        (Err(error), _) | (_, Err(error)) => {
+    let unreadable = match malformed {
+        Ok(by_topic) => Ok(by_topic.remove(&format.topic(&ledger.device_id)).unwrap_or_default()),
+        Err(error) => Err(error.clone()),
+    };
+    let of_answers = |error: VerifyError| error.to_string();
+    match (windows.map_err(of_answers), errors.map_err(of_answers), unreadable) {
+        (Ok(windows), Ok(mut errors), Ok(unreadable)) => {
+            errors.extend(unreadable);
+            judge(ledger, expectations, &windows, &errors)
+        }
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
             DeviceVerification { differences: vec![format!("{id}: {error}")], ..DeviceVerification::default() }
         }
     }

@@ -1,18 +1,18 @@
 //! Compares the error log of a device with the messages that the device sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::{DeviceVerification, ErrorSeen, Expectations, window_start_ms};
 use crate::simulator::ledger::{DeviceLedger, LedgerEntry};
-use crate::simulator::message::{MessageContent, MessageEncoder};
+use crate::simulator::message::{MalformedPayload, MessageContent, MessageEncoder};
 
 /// Rejected readings of one device.
 #[derive(Debug, Default)]
 pub(super) struct RejectedReadings {
-    /// Late readings: sequence number of the message, and index of the metric.
-    pub late: BTreeSet<(u64, usize)>,
+    /// How often readings are reported as late: sequence number of the message, and index of the metric.
+    pub late: BTreeMap<(u64, usize), u32>,
 }
 
 /// Checks that each error log entry of a device belongs to a message that was sent, and that each acknowledged fault
@@ -27,7 +27,8 @@ pub(super) fn examine(
     let mut examination = Examination {
         ledger,
         expectations,
-        unreadable: unreadable(ledger, encoder),
+        by_identity: by_identity(ledger, encoder),
+        encoder,
         newest_end_ms: newest_end_ms(ledger, expectations),
         rejections: RejectedReadings::default(),
         entries: BTreeMap::new(),
@@ -49,10 +50,18 @@ pub(super) fn examine(
     examination.rejections
 }
 
-/// Sequence numbers of malformed messages by their payload: such payloads cannot be parsed.
-fn unreadable(ledger: &DeviceLedger, encoder: &MessageEncoder) -> BTreeMap<String, u64> {
-    let malformed = ledger.entries.iter().filter(|entry| matches!(entry.message.content, MessageContent::Malformed(_)));
-    malformed.map(|entry| (encoder.text(&entry.message), entry.message.seq)).collect()
+/// Sequence numbers of messages by what tells them.
+type SeqsByIdentity = BTreeMap<Vec<u8>, Vec<u64>>;
+
+/// Messages whose payload alone tells them in the error log: in weir's own form those that cannot be parsed, in the forms of families all.
+fn by_identity(ledger: &DeviceLedger, encoder: &MessageEncoder) -> SeqsByIdentity {
+    let mut seqs = SeqsByIdentity::new();
+    for entry in &ledger.entries {
+        if encoder.is_of_family() || matches!(entry.message.content, MessageContent::Malformed(_)) {
+            seqs.entry(encoder.identity(&entry.message)).or_default().push(entry.message.seq);
+        }
+    }
+    seqs
 }
 
 /// End of the newest window with a reading of this device.
@@ -67,7 +76,8 @@ fn newest_end_ms(ledger: &DeviceLedger, expectations: &Expectations) -> Option<i
 struct Examination<'a> {
     ledger: &'a DeviceLedger,
     expectations: &'a Expectations,
-    unreadable: BTreeMap<String, u64>,
+    encoder: &'a MessageEncoder,
+    by_identity: SeqsByIdentity,
     newest_end_ms: Option<i64>,
     rejections: RejectedReadings,
     /// Number of entries for each fault and malformed message, by sequence number.
@@ -80,10 +90,12 @@ impl Examination<'_> {
             // Duplicates are stored only on request. A duplicate that was counted would show in the windows.
             "duplicate" => Ok(()),
             "malformed" | "wrong_type" => {
-                let payload = error.payload.as_deref().unwrap_or_default();
-                let seq = self.unreadable.get(payload).copied();
+                let seq = self.told_by_payload(error, |examination, entry| {
+                    let found = examination.entries.get(&entry.message.seq).copied().unwrap_or(0);
+                    matches!(entry.message.content, MessageContent::Malformed(_)) && found < entry.publishes
+                });
                 let seq = seq.ok_or_else(|| {
-                    format!("the error log has a {} message that was not sent: {payload}", error.reason)
+                    format!("the error log has a {} message that was not sent: {}", error.reason, error.shown())
                 })?;
                 *self.entries.entry(seq).or_default() += 1;
                 Ok(())
@@ -104,15 +116,48 @@ impl Examination<'_> {
         }
     }
 
+    /// The message that the payload of an entry tells: of several, the first that `fits`.
+    fn told_by_payload(&self, error: &ErrorSeen, fits: impl Fn(&Self, &LedgerEntry) -> bool) -> Option<u64> {
+        let seqs = self.by_identity.get(&self.encoder.identity_of(&error.bytes()))?;
+        let fitting = seqs.iter().find(|seq| self.ledger.get(**seq).is_some_and(|entry| fits(self, entry)));
+        fitting.or(seqs.first()).copied()
+    }
+
+    /// Sequence number and metric of a rejected reading.
+    fn locate(&self, error: &ErrorSeen) -> Result<(u64, String), String> {
+        if !self.encoder.is_of_family() {
+            return locate(error);
+        }
+        let metric = error.metric.clone().unwrap_or_default();
+        let index = self.metric_index(&metric);
+        let seq = self.told_by_payload(error, |examination, entry| {
+            let late = index.and_then(|index| examination.rejections.late.get(&(entry.message.seq, index)));
+            late.is_none_or(|late| *late < entry.acknowledgements.max(1))
+        });
+        let unknown = || format!("the error log has a {} entry for what was not sent: {}", error.reason, error.shown());
+        Ok((seq.ok_or_else(unknown)?, metric))
+    }
+
+    /// Index of the fleet's metric that weir shows under this name.
+    fn metric_index(&self, shown: &str) -> Option<usize> {
+        let options = &self.expectations.options;
+        options.metrics.iter().position(|name| options.format.metric(name) == shown)
+    }
+
     fn late(&mut self, error: &ErrorSeen) -> Result<(), String> {
-        let (seq, metric) = locate(error)?;
+        let (seq, metric) = self.locate(error)?;
         let sent = self.ledger.get(seq).filter(|entry| matches!(entry.message.content, MessageContent::Readings(_)));
         let event_ms = sent.map(|entry| entry.message.event_ms);
         let event_ms = event_ms.ok_or_else(|| format!("late reading with seq {seq} was not sent as a reading"))?;
-        let metrics = &self.expectations.options.metrics;
-        let index = metrics.iter().position(|name| *name == metric);
+        let index = self.metric_index(&metric);
         let index = index.ok_or_else(|| format!("late reading with seq {seq} of {metric:?}, which was not sent"))?;
-        if !self.rejections.late.insert((seq, index)) {
+        let times = self.rejections.late.entry((seq, index)).or_default();
+        *times += 1;
+        let at_most = match self.expectations.options.format.tells_repeats() {
+            true => 1,
+            false => sent.map_or(0, |entry| entry.publishes),
+        };
+        if *times > at_most {
             return Err(format!("reading with seq {seq} of {metric} is reported as late twice"));
         }
         self.plausible(seq, event_ms)
@@ -137,11 +182,13 @@ impl Examination<'_> {
         let seq = entry.message.seq;
         let kind = match entry.message.content {
             MessageContent::Readings(_) => return None,
+            // Text in the place of a number is no reading for a map, and no error.
+            MessageContent::Malformed(MalformedPayload::WrongType) if self.encoder.is_of_family() => return None,
             MessageContent::Fault => "fault",
             MessageContent::Malformed(_) => "malformed message",
         };
         let found = self.entries.get(&seq).copied().unwrap_or(0);
-        if found == 0 && entry.acknowledged {
+        if found == 0 && entry.is_acknowledged() {
             return Some(format!("the error log lacks the acknowledged {kind} with seq {seq}"));
         }
         (found > entry.publishes).then(|| {

@@ -46,7 +46,7 @@ fn shown(ledger: &DeviceLedger, expectations: &Expectations) -> (Vec<WindowSeen>
             MessageContent::Malformed(_) => "malformed",
         };
         let payload = Some(encoder.text(&DeviceMessage { seq, event_ms, content }));
-        errors.push(ErrorSeen { reason: reason.into(), index: 0, metric: None, payload });
+        errors.push(ErrorSeen { reason: reason.into(), payload, ..ErrorSeen::default() });
     }
     let windows = groups.into_iter().map(|((metric, window_start), mut readings)| {
         readings.sort_by_key(|reading| reading.0);
@@ -89,7 +89,7 @@ fn reading(ledger: &DeviceLedger, from: u64) -> &DeviceMessage {
 fn late(ledger: &DeviceLedger, expectations: &Expectations, message: &DeviceMessage, metric: &str) -> ErrorSeen {
     let payload = Some(MessageEncoder::new(&expectations.options, &ledger.device_id).text(message));
     let index = expectations.options.metrics.iter().position(|name| name == metric).expect("a metric of the fleet");
-    ErrorSeen { reason: "late".into(), index, metric: Some(metric.into()), payload }
+    ErrorSeen { reason: "late".into(), index, metric: Some(metric.into()), payload, ..ErrorSeen::default() }
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_window_from_nowhere_is_found() {
 fn what_was_not_acknowledged_may_be_there_or_not() {
     let last = |ledger: &mut DeviceLedger| {
         let seq = reading(ledger, 190).seq;
-        ledger.entries[seq as usize].acknowledged = false;
+        ledger.entries[seq as usize].acknowledgements = 0;
         seq
     };
     check(|ledger, _, _| assert!(last(ledger) > 0), "");
@@ -170,7 +170,7 @@ fn some_of_several_unacknowledged_readings_are_judged_by_bounds() {
         let window = &mut windows[2];
         let in_window = |ms: i64| (window.window_start..window.window_end).contains(&ms);
         let entries = ledger.entries.iter_mut().filter(|entry| in_window(entry.message.event_ms));
-        entries.take(5).for_each(|entry| entry.acknowledged = false);
+        entries.take(5).for_each(|entry| entry.acknowledgements = 0);
         window.count -= 1;
         window.min = Some(min);
     };
@@ -226,12 +226,18 @@ fn a_late_reading_is_found_within_a_backlog() {
     let payload = Some(String::from_utf8(array.payload.to_vec()).unwrap());
     let (_, mut errors) = shown(&whole, &expectations);
     // Index 4 is the second metric of the second message.
-    errors.push(ErrorSeen { reason: "late".into(), index: 4, metric: Some("humidity".into()), payload });
+    errors.push(ErrorSeen {
+        reason: "late".into(),
+        index: 4,
+        metric: Some("humidity".into()),
+        payload,
+        ..ErrorSeen::default()
+    });
     let mut outcome = DeviceVerification::default();
     let encoder = MessageEncoder::new(&expectations.options, "d");
     let found = rejections::examine(&whole, &expectations, &encoder, &errors, &mut outcome);
     assert_eq!(outcome.differences, Vec::<String>::new());
-    assert_eq!(found.late.into_iter().collect::<Vec<_>>(), [(array.seqs.start() + 1, 1)]);
+    assert_eq!(found.late.into_iter().collect::<Vec<_>>(), [((array.seqs.start() + 1, 1), 1)]);
 }
 
 #[test]

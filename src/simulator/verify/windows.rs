@@ -14,7 +14,7 @@ const TOLERANCE: f64 = 1e-9;
 #[derive(Debug, Default)]
 struct WindowReadings {
     sure: Vec<(i64, f64)>,
-    /// Readings that were sent and not acknowledged.
+    /// Readings that were sent, and not acknowledged.
     possible: Vec<(i64, f64)>,
 }
 
@@ -29,7 +29,8 @@ pub(super) fn compare(
     outcome: &mut DeviceVerification,
 ) {
     let (expected, closed_until) = expected(ledger, expectations, rejections);
-    let metrics = &expectations.options.metrics;
+    let format = expectations.options.format;
+    let metrics: Vec<String> = expectations.options.metrics.iter().map(|name| format.metric(name)).collect();
     let mut seen: BTreeMap<WindowKey, &WindowSeen> = BTreeMap::new();
     let mut report = |text: String| outcome.differences.push(format!("{}: {text}", ledger.device_id));
     for window in windows {
@@ -77,13 +78,19 @@ fn expected(
         let MessageContent::Readings(values) = &entry.message.content else { continue };
         let event_ms = entry.message.event_ms;
         newest_ms = newest_ms.max(event_ms);
+        // A message that does not say which one it is counts each time that it arrives.
+        let counted = if expectations.options.format.tells_repeats() { 1 } else { u32::MAX };
+        let (sure, most) = (entry.acknowledgements.min(counted), entry.publishes.min(counted));
         for (metric, value) in values.iter().enumerate() {
-            if rejections.late.contains(&(entry.message.seq, metric)) {
+            let late = rejections.late.get(&(entry.message.seq, metric)).copied().unwrap_or(0);
+            let (sure, most) = (sure.saturating_sub(late), most.saturating_sub(late));
+            if most == 0 {
                 continue;
             }
             let window = windows.entry((metric, window_start_ms(event_ms, expectations.window_ms))).or_default();
-            let side = if entry.acknowledged { &mut window.sure } else { &mut window.possible };
-            side.push((event_ms, *value));
+            let reading = (event_ms, *value);
+            window.sure.extend(std::iter::repeat_n(reading, sure as usize));
+            window.possible.extend(std::iter::repeat_n(reading, most.saturating_sub(sure) as usize));
         }
     }
     let watermark_ms = newest_ms.saturating_sub(expectations.out_of_orderness_ms).saturating_sub(1);

@@ -32,6 +32,44 @@ fn a_troubled_fleet_is_verified() {
     weir.assert_accounted();
 }
 
+/// Devices of families, in their own forms, against a weir with the maps that it has by default.
+fn check_format(format: &str) {
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
+    for qos in ["0", "1", "2"] {
+        let arguments = "--verify --devices 10 --messages 150 --interval 20ms --disorder 800ms --clock-skew 30s \
+                         --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --churn-share 0.01 --seed 7 --qos";
+        let arguments: Vec<&str> = arguments.split_whitespace().chain([qos, "--format", format]).collect();
+        let output = simulate(&weir, &arguments);
+        assert_eq!(output.status.code(), Some(0), "{format}, qos {qos}: {}", text(&output));
+        assert!(text(&output).contains("every window is right"), "{}", text(&output));
+    }
+    let reasons = |name: &str| weir.metric_sum(&format!("weir_readings_rejected_total{{reason=\"{name}\"}}"));
+    assert!(weir.metric_sum("weir_readings_accepted_total") > 8_000.0, "{format}");
+    assert!(reasons("malformed") > 20.0, "{format}");
+    assert_eq!(reasons("unknown_alias"), 0.0);
+    assert_eq!(reasons("duplicate") > 0.0, format == "ttn_v3", "only a frame counter tells repeats");
+    weir.assert_accounted();
+}
+
+macro_rules! formats {
+    ($($test:ident),* $(,)?) => {
+        $(#[test]
+        fn $test() {
+            check_format(stringify!($test));
+        })*
+    };
+}
+
+formats!(tasmota, zigbee2mqtt, shelly_gen2, sparkplug_b, senml, influx, ttn_v3);
+
+#[test]
+fn a_weir_without_the_map_is_told_before_the_run() {
+    let weir = WEIR.start(&[("ingest.presets", "['esphome']")]);
+    let output = simulate(&weir, &["--verify", "--messages", "1", "--format", "tasmota"]);
+    assert!(!output.status.success());
+    assert!(text(&output).contains("ingest.presets"), "{}", text(&output));
+}
+
 #[test]
 fn a_weir_with_other_rules_does_not_pass() {
     let weir = WEIR.start(&[("window.idle_timeout", "'1s'"), ("validate.metrics.m.max", "0.5")]);

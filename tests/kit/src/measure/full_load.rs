@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::client::{LoadClient, connect_packet};
-use super::reading::{BenchReading, METRICS, now_ms};
+use super::form::{BenchForm, BenchMessage};
+use super::reading::now_ms;
+use crate::mqtt::{MqttVersion, TestPublish};
 
 /// Outcome of one device.
 pub struct LoadedDevice {
     pub name: String,
-    /// Number of acknowledged readings; they are numbered from 0.
+    /// Number of acknowledged messages; they are numbered from 0.
     pub acknowledged: u64,
     /// The error that ended the device early.
     pub outcome: io::Result<()>,
@@ -20,6 +22,7 @@ pub struct LoadedDevice {
 /// Load of devices that publish as fast as weir acknowledges.
 #[derive(Clone, Copy)]
 pub struct FullLoad {
+    pub form: BenchForm,
     pub devices: u64,
     /// Unacknowledged publishes of one device.
     pub in_flight: u64,
@@ -45,14 +48,22 @@ impl FullLoad {
 
     async fn publish(self, address: SocketAddr, device: &str, acknowledged: &mut u64) -> io::Result<()> {
         let mut client = LoadClient::connect(address, &connect_packet(device, None)).await?;
-        let (mut payload, mut time_ms) = (String::new(), 0);
+        if let Some((topic, payload)) = self.form.greeting(device, now_ms()) {
+            let greeting = TestPublish { topic: &topic, payload: &payload, qos: 1, id: 1, ..TestPublish::default() };
+            let mut packet = Vec::new();
+            greeting.write(MqttVersion::V4, &mut packet);
+            client.publish(&packet).await?;
+        }
+        let (mut topic, mut payload, mut time_ms) = (String::new(), Vec::new(), 0);
         let write = |seq: u64, packet_id, out: &mut Vec<u8>| {
-            let metric = METRICS[seq as usize % METRICS.len()];
             // One time for all messages of one write: reading the clock costs a noticeable part of a publish.
             if out.is_empty() {
                 time_ms = now_ms();
             }
-            BenchReading { device, metric, seq, time_ms, named: true }.publish(packet_id, &mut payload, out);
+            BenchMessage { form: self.form, device, seq, time_ms }.write(&mut topic, &mut payload);
+            let publish =
+                TestPublish { topic: &topic, payload: &payload, qos: 1, id: packet_id, ..TestPublish::default() };
+            publish.write(MqttVersion::V4, out);
         };
         client.publish_all(self.messages, self.in_flight, acknowledged, write).await
     }

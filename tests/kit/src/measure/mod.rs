@@ -1,6 +1,7 @@
 //! Helpers of the benches: many clients at once, loads, and printed figures.
 
 pub mod client;
+pub mod form;
 pub mod full_load;
 pub mod paced;
 pub mod process;
@@ -10,10 +11,14 @@ pub mod times;
 
 use std::time::Duration;
 
+use form::BenchForm;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Numbers on the command line of a bench.
-pub struct BenchArguments(std::vec::IntoIter<u64>);
+/// Numbers and words on the command line of a bench.
+pub struct BenchArguments {
+    numbers: std::vec::IntoIter<u64>,
+    words: Vec<String>,
+}
 
 impl BenchArguments {
     /// `None` unless `cargo bench` started this program: `cargo test --benches` does not pass --bench, and nothing is
@@ -21,12 +26,20 @@ impl BenchArguments {
     pub fn read() -> Option<Self> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
-        arguments.iter().any(|argument| argument == "--bench").then(|| Self(numbers.into_iter()))
+        let is_bench = arguments.iter().any(|argument| argument == "--bench");
+        is_bench.then(|| Self { numbers: numbers.into_iter(), words: arguments })
+    }
+
+    /// The forms that the command line names, or all.
+    pub fn forms(&self) -> Vec<BenchForm> {
+        let named = BenchForm::ALL.into_iter().filter(|form| self.words.iter().any(|word| word == form.name()));
+        let named: Vec<BenchForm> = named.collect();
+        if named.is_empty() { BenchForm::ALL.to_vec() } else { named }
     }
 
     /// The next number, or `default` where there is none.
     pub fn number(&mut self, default: u64) -> u64 {
-        self.0.next().unwrap_or(default)
+        self.numbers.next().unwrap_or(default)
     }
 }
 

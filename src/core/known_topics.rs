@@ -1,0 +1,56 @@
+//! Which map takes a topic, remembered.
+//!
+//! The answer is a function of the topic and the maps, so that a memory of it changes no result. Devices that publish one value a
+//! topic change the topic with every message.
+
+use hashbrown::HashMap;
+
+use crate::core::formats::{MapMatch, Maps};
+
+/// Largest number of topics that are remembered. When there are more, all are forgotten, and those that are in use come back.
+const MAX_TOPICS: usize = 65_536;
+/// Longest topic in bytes that is remembered.
+const MAX_TOPIC_BYTES: usize = 256;
+
+/// Topics and the maps that take them.
+#[derive(Debug, Default)]
+pub(super) struct KnownTopics(HashMap<Box<str>, Option<MapMatch>, foldhash::quality::RandomState>);
+
+impl KnownTopics {
+    /// The map among `maps`, which are always the same, that takes the messages of `topic`.
+    pub fn find(&mut self, maps: &Maps, topic: &str) -> Option<MapMatch> {
+        if let Some(found) = self.0.get(topic) {
+            return *found;
+        }
+        let found = maps.find(topic);
+        if topic.len() <= MAX_TOPIC_BYTES {
+            if self.0.len() >= MAX_TOPICS {
+                self.0.clear();
+            }
+            self.0.insert(topic.into(), found);
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::formats::MapSettings;
+
+    #[test]
+    fn what_is_remembered_is_what_is_found() {
+        let topics = vec!["a/{device}/x".to_owned()];
+        let maps = Maps::new(&[MapSettings { name: "m".into(), topics, ..MapSettings::default() }]).unwrap();
+        let mut known = KnownTopics::default();
+        let long = format!("a/{}/x", "d".repeat(MAX_TOPIC_BYTES));
+        for topic in ["a/1/x", "a/1/y", "a/1/x", "a/1/y", &long, &long] {
+            assert_eq!(known.find(&maps, topic), maps.find(topic), "{topic}");
+        }
+        assert_eq!(known.0.len(), 2);
+        for index in 0..2 * MAX_TOPICS {
+            assert!(known.find(&maps, &format!("a/{index}/x")).is_some());
+        }
+        assert!((1..=MAX_TOPICS).contains(&known.0.len()));
+    }
+}
