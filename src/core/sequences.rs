@@ -173,7 +173,10 @@ impl DeviceSequences {
         }
         let place = self.counter().place(element.seq, self.seen.top(), shared.bits);
         if !self.seen.contains(place.position) {
-            if self.has_old() && self.is_old(element, shared.now_ms) || self.is_from_before_a_wrap(element, place) {
+            // Numbers may have begun anew below the first one.
+            let is_first_again = element.is_dated() && self.has_begun_with(element.entry());
+            let is_old = is_first_again || self.has_old() && self.is_old(element, shared.now_ms);
+            if is_old || self.is_from_before_a_wrap(element, place) {
                 return self.duplicate(shared.now_ms);
             }
             self.insert(place, shared);

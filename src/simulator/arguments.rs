@@ -197,6 +197,7 @@ fn parse_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MapState;
     use clap::{Parser, ValueEnum};
 
     #[derive(Parser)]
@@ -264,15 +265,17 @@ mod tests {
 
     #[test]
     fn a_format_that_no_map_takes_is_refused() {
+        let options = |line: &str, config: &Config| parse(line).unwrap().options(config, 0);
+        let mut config = Config::default();
+        let refused = options("--format shelly_gen2", &config).unwrap_err().to_string();
+        assert!(refused.contains("ingest.presets"), "{refused}");
+        let optional = config.ingest.maps.iter_mut().filter(|map| map.settings.name == "shelly_gen2");
+        optional.for_each(|map| map.state = MapState::On);
         for format in DeviceFormat::value_variants() {
             let line = format!("--format {}", format.to_possible_value().unwrap().get_name());
-            assert_eq!(options(&line).unwrap().format, *format);
+            assert_eq!(options(&line, &config).unwrap().format, *format);
         }
-        let (line, mut config) = ("--format tasmota", Config::default());
-        config.ingest.maps.retain(|map| map.settings.name != "tasmota");
-        let refused = parse(line).unwrap().options(&config, 0).unwrap_err().to_string();
-        assert!(refused.contains("ingest.presets"), "{refused}");
-        let refused = options("--format shelly_gen2 --metrics id").unwrap_err().to_string();
+        let refused = options("--format shelly_gen2 --metrics id", &config).unwrap_err().to_string();
         assert!(refused.contains("does not make the metric switch:0.id"), "{refused}");
     }
 

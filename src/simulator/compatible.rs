@@ -32,7 +32,7 @@ pub fn check(options: &FleetOptions, config: &Config) -> Result<(), SimulatorErr
     let topic = &publication.topic;
     if maps.find(topic).is_none() {
         return invalid(format!(
-            "weir takes no messages on {topic}: no map for them is on; set ingest.presets = \"auto\", or a list with {map:?}"
+            "weir takes no messages on {topic}: no map for them is on; set ingest.presets = [\"auto\", {map:?}]"
         ));
     }
     let mut memory = MapMemory::default();

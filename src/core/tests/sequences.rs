@@ -163,6 +163,21 @@ proptest! {
     }
 }
 
+/// A number is used twice that is below the first one since a restart. What came under that first number is still known.
+#[test]
+fn the_first_number_is_known_where_numbers_begin_anew_below_it() {
+    let mut device = CountingDevice::new(u64::MAX, SequenceBits::Auto);
+    for number in [0, 1, 2, 3, 4] {
+        assert_eq!(device.measure(number), (1, 0, 0), "{number}");
+    }
+    device.now_ms += 1;
+    for number in [1, 2, 3, 0, 0] {
+        assert_eq!(device.measure(number), (1, 0, 0), "{number}");
+    }
+    let first = device.sent[5].clone();
+    assert_eq!(device.deliver(&first, false, false), (0, 1, 0));
+}
+
 /// A device without a clock that sleeps between its runs, and measures the same each time.
 #[test]
 fn a_device_without_a_clock_that_restarts_after_a_sleep_is_counted() {

@@ -32,9 +32,9 @@ fn a_troubled_fleet_is_verified() {
     weir.assert_accounted();
 }
 
-/// Devices of families, in their own forms, against a weir with the maps that it has by default.
+/// Devices of families, in their own forms, against a weir with the maps that it has by default, and that of Shelly Plus.
 fn check_format(format: &str) {
-    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
+    let weir = WEIR.start(&[("window.idle_timeout", "'1s'"), ("ingest.presets", "['auto', 'shelly_gen2']")]);
     for qos in ["0", "1", "2"] {
         let arguments = "--verify --devices 10 --messages 150 --interval 20ms --disorder 800ms --clock-skew 30s \
                          --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --churn-share 0.01 --seed 7 --qos";
