@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod exit;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let config = ReadConfig::load(path.as_deref(), weir::config::environment());
     match dispatch(command, config, path.as_deref()) {
         Ok(code) => code,
+        Err(error) if is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Each of these is a list of faults, one line each.
             if error.is::<ConfigErrors>() || error.is::<WrongFiles>() {
@@ -42,6 +44,11 @@ fn main() -> ExitCode {
             ExitCode::from(exit::code_of(&error))
         }
     }
+}
+
+/// Whether the program that reads the output ended, as `head` does.
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// The file named on the command line, else ./config.toml if it exists.

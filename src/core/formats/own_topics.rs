@@ -13,11 +13,14 @@ use super::reading::ValuePlace;
 #[derive(Debug, Default)]
 pub(super) struct OwnLevels(Vec<OwnLevel>);
 
-/// Literal levels of a pattern before the level that is the device.
+/// Literal levels of a pattern around the level that is the device.
 #[derive(Debug)]
 struct OwnLevel {
-    /// The literal levels, with a slash behind each.
+    /// The literal levels before the device, with a slash behind each.
     before: Box<str>,
+    /// The literal levels behind the device but for the last level of the pattern, with a slash before each. Others may use other
+    /// levels below the same device, as weir's own topics do beside those of Azure.
+    behind: Box<str>,
     /// Levels that other patterns have in the place of the device. They are no devices.
     taken: Vec<Box<str>>,
 }
@@ -28,10 +31,11 @@ impl OwnLevels {
         let mut all: Vec<OwnLevel> = Vec::new();
         for map in maps {
             for (role, _, pattern) in map.patterns() {
-                if let Some(before) = before_device(map, role, pattern)
-                    && !all.iter().any(|own| *own.before == *before)
-                {
-                    all.push(OwnLevel { before: before.into(), taken: Vec::new() });
+                if let Some(before) = before_device(map, role, pattern) {
+                    let behind = behind_device(pattern);
+                    if !all.iter().any(|own| *own.before == *before && *own.behind == *behind) {
+                        all.push(OwnLevel { before: before.into(), behind: behind.into(), taken: Vec::new() });
+                    }
                 }
             }
         }
@@ -52,6 +56,7 @@ impl OwnLevels {
     fn hold(&self, filter: &str, device: &str) -> bool {
         self.0.iter().any(|own| {
             let below = filter.strip_prefix(&*own.before).and_then(|rest| rest.strip_prefix(device));
+            let below = below.and_then(|rest| rest.strip_prefix(&*own.behind));
             below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 && !own.taken.iter().any(|level| **level == *device)
         })
@@ -69,6 +74,18 @@ fn before_device(map: &CompiledMap, role: MapRole, pattern: &Pattern) -> Option<
     let mut captures = Captures::default();
     *captures.get_mut(usize::from(*name))? = Some(Cow::Borrowed(SAMPLE));
     (map.device_of(role, &captures)? == SAMPLE).then(|| joined(&literals))
+}
+
+/// The literal levels behind the device but for the last level of the pattern.
+fn behind_device(pattern: &Pattern) -> String {
+    let device = literals(pattern).count();
+    let behind = pattern.levels.get(device + 1..).unwrap_or_default();
+    let inner = behind.get(..behind.len().saturating_sub(1)).unwrap_or_default();
+    let texts = inner.iter().map_while(|level| match level {
+        PatternLevel::Literal(text) => Some(&**text),
+        _ => None,
+    });
+    texts.flat_map(|text| ["/", text]).collect()
 }
 
 /// The literal levels at the beginning of a pattern.
@@ -151,6 +168,7 @@ mod tests {
             map("homie4", &["homie/{device}/{node}/{property}"], &[], "{device}"),
             map("homie5", &["homie/5/{device}/{node}/{property}"], &[], "{device}"),
             map("zigbee", &["z/{device+}"], &["z/bridge/#"], "{device}"),
+            map("azure", &["devices/{device}/messages/events/#"], &[], "{device}"),
             map("shelly", &["{device+}/events/rpc"], &["{device+}/rpc"], "{device}"),
             MapSettings { status: Some(status), ..map("omg", &["gw/{gateway}/BT/{mac}"], &[], "{/id}") },
         ];
@@ -170,6 +188,7 @@ mod tests {
             ("z/office/sensor", "office.sensor"),
             ("desk/events/rpc", "desk"),
             ("gw/attic/LWT", "attic"),
+            ("devices/desk/messages/events/a", "desk"),
             // Readings there are of other devices, and are rejected.
             ("gw/attic/BT/aa", "attic"),
         ] {
@@ -188,6 +207,7 @@ mod tests {
             ("desk", "desk"),
             ("tasmota/discovery/aa/config", "desk"),
             ("tele/a/b/SENSOR", "a/b"),
+            ("devices/desk/commands/x", "desk"),
         ] {
             assert!(!maps.is_own_topic(topic, device), "{topic} of {device}");
         }
@@ -199,8 +219,17 @@ mod tests {
         for filter in ["stat/desk/#", "tele/desk/+", "tele/desk/SENSOR", "desk/rpc", "stat/desk/+/x/#"] {
             assert!(maps.is_own_filter(filter, "desk"), "{filter}");
         }
-        for filter in ["stat/#", "tele/+/SENSOR", "+/desk/#", "#", "desk/#", "tele/desk#", "stat/other/#", "homie/5/#"]
-        {
+        for filter in [
+            "stat/#",
+            "tele/+/SENSOR",
+            "+/desk/#",
+            "#",
+            "desk/#",
+            "tele/desk#",
+            "stat/other/#",
+            "homie/5/#",
+            "devices/desk/#",
+        ] {
             assert!(!maps.is_own_filter(filter, "desk"), "{filter}");
         }
         assert!(!maps.is_own_filter("homie/5/#", "5") && !maps.is_own_filter("z/bridge/#", "bridge"));

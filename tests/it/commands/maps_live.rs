@@ -53,7 +53,7 @@ fn what_becomes_of_messages_is_shown() {
             "evcc/status: map evcc: status: evcc is offline",
             "plant/x: no map takes this topic (4 bytes)",
             "stat/desk/RESULT: map tasmota: the topic is ignored",
-            "tele/desk/SENSOR: map tasmota: desk ENERGY.Power=56; ignored: excluded 1, text 2 (Time, ENERGY.Total, Id)",
+            "tele/desk/SENSOR: map tasmota: desk ENERGY.Power=56 W; ignored: excluded 1, text 2 (Time, ENERGY.Total, Id)",
         ]
     );
     wait_for("the view is closed", || (weir.metric("weir_http_stream_clients") == 0.0).then_some(()));
