@@ -10,7 +10,7 @@ pub(in crate::core) const MAX_SAMPLES: usize = 65_536;
 /// One value of a payload.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::core) struct Sample<'a> {
-    /// What templates may name besides the levels of the topic; see [`Sample::name`]. Samples of one line share it.
+    /// What templates may name besides the levels of the topic. Samples of one line share it.
     pub names: Rc<SampleNames<'a>>,
     /// The key: name of a field, of a SenML record without its base name, of a Sparkplug metric. Empty for
     /// [`SampleValue::Malformed`] and [`SampleValue::UnknownAlias`].
