@@ -84,6 +84,12 @@ pub enum Defect {
     ResizeAtOnce,
     /// `null` counts as 0.
     CountAbsentValues,
+    /// Checkpoints leave out the births of edge nodes.
+    ForgetBirths,
+    /// Settings in the journal do not change the maps: those of the last start stay in force.
+    KeepMapsOfStart,
+    /// The numbers of an edge node are not continued behind their largest one.
+    IgnoreNodeWraps,
     /// Errors refer to the first error of an earlier message.
     ReferToEarlierMessage,
     /// Readings that share the last entry of their message are counted, and the entry is not written.
@@ -92,7 +98,7 @@ pub enum Defect {
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Defect; 41] = [
+    pub const ALL: [Defect; 44] = [
         Self::AcknowledgeBeforeSync,
         Self::AcknowledgeAtOnce,
         Self::ForgetDirectorySync,
@@ -132,6 +138,9 @@ impl Defect {
         Self::ForgetWindowSizes,
         Self::ResizeAtOnce,
         Self::CountAbsentValues,
+        Self::ForgetBirths,
+        Self::KeepMapsOfStart,
+        Self::IgnoreNodeWraps,
         Self::ReferToEarlierMessage,
         Self::DropFoldedErrors,
     ];

@@ -16,6 +16,7 @@ use crate::core::output::Collector;
 use crate::core::record::{InvalidRecord, Record, RecordDecoder};
 use crate::core::settings::Settings;
 use crate::core::watermark::NONE_MS;
+use crate::defects::{self, Defect};
 
 impl Operator {
     /// Applies one journal batch. `first_lsn` is the position of the first record given, `arrival_ms` the arrival time of
@@ -116,7 +117,10 @@ impl Operator {
         json: &[u8],
         out: &mut impl Collector,
     ) -> Result<(), DecodeError> {
-        let settings = Settings::from_json(json)?;
+        let mut settings = Settings::from_json(json)?;
+        if defects::is(Defect::KeepMapsOfStart) {
+            settings.maps.clone_from(&self.settings.current.maps);
+        }
         if !self.settings.is_fixed && settings != self.settings.current {
             self.end_batch(batch, out);
             self.reconfigure(settings, out);

@@ -215,7 +215,9 @@ impl Operator {
                 self.replays.divided.encode(out);
             });
         }
-        put_field(TAG_MAP_MEMORY, &mut out, |out| self.map_memory.encode(out));
+        if !defects::is(Defect::ForgetBirths) {
+            put_field(TAG_MAP_MEMORY, &mut out, |out| self.map_memory.encode(out));
+        }
         put_field(TAG_MAP_ACTIVITIES, &mut out, |out| self.map_activities.encode(out));
         put_field(TAG_DISCOVERIES, &mut out, |out| self.map_memory.encode_discoveries(out));
         put_field(TAG_FIRST_READINGS, &mut out, |out| self.map_activities.encode_firsts(out));

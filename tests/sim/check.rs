@@ -6,6 +6,7 @@ use weir::core::output::WindowResult;
 use weir::core::settings::WatermarkScope;
 
 use super::explain::tell_device;
+use super::language::metric_name;
 use super::ledger::{Expected, ExpectedAggregate, MessageId, SimLedger, WindowBounds};
 use super::outputs::{NewestWindows, Outputs, replay};
 use super::plan::SimPlan;
@@ -39,6 +40,9 @@ fn judge(process: &SimProcess, plan: &SimPlan, ledger: &SimLedger, at_end: bool)
         if let Some((id, message)) = ledger.missing(&again.present) {
             let payload = String::from_utf8_lossy(&message.payload);
             return Err(format!("acknowledged message {id} of {} is not in the journal: {payload}", message.client));
+        }
+        if again.missed > 0 {
+            return Err(format!("{} messages of edge nodes are missing, and none was lost", again.missed));
         }
         same("windows", &outputs.windows, &again.outputs.windows)?;
         same("errors", &outputs.errors, &again.outputs.errors)?;
@@ -89,7 +93,7 @@ fn compare(
     if let Some(((id, index), _)) = rejections.iter().find(|((id, _), _)| !counted(*id)) {
         return Err(format!("reading {index} of message {id} was rejected and must not have been received"));
     }
-    let found = outputs.newest()?;
+    let found = under_one_name(outputs.newest()?);
     are_apart(outputs)?;
     let bounds = WindowBounds { sizes_ms: plan.sizes_ms(), found: &found };
     let expected = ledger.expect(counted, &rejections, &bounds, settings.allowed_lateness_ms, is_global)?;
@@ -97,6 +101,15 @@ fn compare(
         return Err(format!("readings in the window of {key:?} are late, and it has never fired"));
     }
     compare_windows(&found, expected)
+}
+
+/// The windows of a series that has another name in each version of the maps.
+fn under_one_name(newest: NewestWindows<'_>) -> NewestWindows<'_> {
+    let mut found = NewestWindows::new();
+    for ((device, metric, start_ms), windows) in newest {
+        found.entry((device, metric_name(&metric).to_owned(), start_ms)).or_default().extend(windows);
+    }
+    found
 }
 
 /// Windows of one series do not overlap, and begin where one of their size does. Where the clock was set back, windows may come

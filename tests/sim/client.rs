@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::answer::{self, BrokerAnswer};
-use super::device::{Element, SimDevice};
+use super::device::{DeviceTraits, Element, SimDevice};
+use super::language::{SimLanguage, SimPublish};
 use super::ledger::{MessageId, SimLedger, SimMessage};
 use super::wire::Wire;
 use weir::random::Random;
@@ -37,7 +38,9 @@ struct Outstanding {
 #[derive(Debug)]
 pub struct SimClient {
     pub name: String,
+    /// Topic of messages in weir's own form.
     topic: String,
+    language: SimLanguage,
     version: MqttVersion,
     qos: u8,
     clean: bool,
@@ -65,20 +68,30 @@ pub struct SimClient {
 }
 
 impl SimClient {
-    /// `max_inflight`: weir's receive maximum.
-    pub fn new(number: usize, max_inflight: u16, now_ms: i64, random: &mut Random) -> Self {
+    /// `max_inflight`: weir's receive maximum. `remaps`: the maps change at starts.
+    pub fn new(number: usize, max_inflight: u16, remaps: bool, now_ms: i64, random: &mut Random) -> Self {
         let qos = *random.pick(&[1, 1, 1, 1, 2, 2, 0]);
-        let has_seq = qos > 0 && random.one_in(2);
-        let renumbers = has_seq && qos == 1 && random.one_in(2);
+        let name = format!("client-{number}");
+        let language = SimLanguage::new(&name, qos, random);
+        let has_seq = qos > 0 && random.one_in(2) && language.has_device_numbers(remaps);
+        let is_numbered = has_seq || language.numbers_messages();
+        let renumbers = is_numbered && qos == 1 && random.one_in(2);
         let is_gateway = random.one_in(4);
-        let retains = qos == 1 && !is_gateway && !renumbers && random.one_in(2);
+        let retains = qos == 1 && !is_gateway && !renumbers && language.packs() && random.one_in(2);
+        let traits = DeviceTraits {
+            has_seq,
+            flags_redelivery: !renumbers,
+            is_narrow: language.is_narrow(),
+            is_native: matches!(language, SimLanguage::Native),
+        };
         let count = if is_gateway { 2 + random.index(3) } else { 1 };
         let devices = (0..count)
-            .map(|index| SimDevice::new(format!("d{number}-{index}"), has_seq, !renumbers, now_ms, random))
+            .map(|index| SimDevice::new(language.device_id(&format!("d{number}-{index}")), traits, now_ms, random))
             .filter(|device| qos > 0 || device.has_clock())
             .collect();
         Self {
-            name: format!("client-{number}"),
+            name,
+            language,
             topic: if is_gateway { "plant/telemetry".into() } else { format!("devices/d{number}-0/telemetry") },
             version: if random.one_in(2) { MqttVersion::V4 } else { MqttVersion::V5 },
             qos,
@@ -128,6 +141,13 @@ impl SimClient {
             return;
         }
         let is_idle = self.is_done();
+        if let SimLanguage::Sparkplug(node) = &mut self.language
+            && is_idle
+            && random.one_in(40)
+        {
+            node.restart();
+            self.devices.iter_mut().for_each(SimDevice::restart_with_node);
+        }
         for device in &mut self.devices {
             if device.is_due(now_ms) {
                 if is_idle && random.one_in(40) {
@@ -208,9 +228,9 @@ impl SimClient {
         now_ms - self.connect_ms
     }
 
-    /// The last message and its topic, if it is retained.
-    pub fn retained(&self) -> Option<(&str, MessageId)> {
-        self.last.filter(|_| self.retains).map(|id| (self.topic.as_str(), id))
+    /// The last message, if it is retained.
+    pub fn retained(&self) -> Option<MessageId> {
+        self.last.filter(|_| self.retains)
     }
 
     /// Publishes the last message again, as a new packet without DUP, whether it was acknowledged or not.
@@ -240,8 +260,8 @@ impl SimClient {
     fn publish(&mut self, id: MessageId, packet_id: u16, dup: bool, wire: &Wire, ledger: &mut SimLedger) {
         let message = &mut ledger.messages[id];
         message.sent += 1;
-        let SimClient { version, qos, topic, retains, .. } = &*self;
-        let (qos, retain, payload) = (*qos, *retains, &*message.payload);
+        let SimClient { version, qos, retains, .. } = &*self;
+        let (qos, retain, topic, payload) = (*qos, *retains, &*message.topic, &*message.payload);
         let mut packet = Vec::new();
         TestPublish { topic, payload, qos, dup, retain, id: packet_id, ..TestPublish::default() }
             .write(*version, &mut packet);
@@ -254,30 +274,37 @@ impl SimClient {
 
     /// Packs one waiting element, or an array of several, into a message.
     fn pack(&mut self, ledger: &mut SimLedger, random: &mut Random) -> Option<MessageId> {
-        let first = self.waiting.pop_front()?;
-        let mut elements = vec![first];
-        if self.waiting.len() > 2 && random.one_in(2) {
-            let count = random.index(MAX_PACKED);
-            while elements[0].packs
-                && elements.len() < count
-                && self.waiting.front().is_some_and(|next| next.packs)
-                && elements.iter().map(|element| element.json.len()).sum::<usize>() < 2_000
-            {
-                elements.extend(self.waiting.pop_front());
-            }
+        if self.waiting.is_empty() {
+            return None;
         }
-        let payload = match &elements[..] {
-            [element] => element.json.clone(),
-            many => format!("[{}]", many.iter().map(|element| element.json.as_str()).collect::<Vec<_>>().join(",")),
+        let written = match self.language.before() {
+            Some(birth) => birth,
+            None => self.pack_waiting(random)?,
         };
         Some(ledger.add(SimMessage {
             client: self.name.clone(),
-            payload: payload.into_bytes(),
-            readings: elements.into_iter().flat_map(|element| element.readings).collect(),
+            topic: written.topic,
+            payload: written.payload,
+            readings: written.readings,
             lossy: self.qos == 0,
             sent: 0,
             acknowledged: false,
         }))
+    }
+
+    fn pack_waiting(&mut self, random: &mut Random) -> Option<SimPublish> {
+        let mut elements = vec![self.waiting.pop_front()?];
+        if self.language.packs() && self.waiting.len() > 2 && random.one_in(2) {
+            let count = random.index(MAX_PACKED);
+            while elements[0].packs
+                && elements.len() < count
+                && self.waiting.front().is_some_and(|next| next.packs)
+                && elements.iter().map(Element::size).sum::<usize>() < 2_000
+            {
+                elements.extend(self.waiting.pop_front());
+            }
+        }
+        Some(self.language.write(&self.topic, &self.name, elements))
     }
 
     fn next_packet_id(&mut self) -> u16 {

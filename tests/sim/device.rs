@@ -28,13 +28,53 @@ pub struct SimReading {
     pub expect: Expect,
 }
 
-/// The data of one measurement: a JSON object, or bytes that are not JSON.
+/// What a device measured at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimSample {
+    pub device: String,
+    /// Event time; `None`: the device has no clock.
+    pub time_ms: Option<i64>,
+    pub boot: Option<u64>,
+    pub seq: Option<u64>,
+    /// Tells messages apart where nothing else does.
+    pub number: Option<u64>,
+    /// Metrics with the JSON of their values.
+    pub values: Vec<(&'static str, String)>,
+    /// A fault that the device reports.
+    pub fault: Option<String>,
+    /// Text that says nothing.
+    pub note: Option<String>,
+    /// The first sample of this run of the device. It has all its metrics.
+    pub begins: bool,
+}
+
+/// What is sent of one measurement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SimContent {
+    SimSample(SimSample),
+    /// Nonsense, as it is.
+    Text(String),
+}
+
+/// One measurement with what must become of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Element {
-    pub json: String,
+    pub content: SimContent,
     pub readings: Vec<SimReading>,
     /// Whether the element may be part of an array.
     pub packs: bool,
+}
+
+impl Element {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        match &self.content {
+            SimContent::SimSample(sample) => {
+                100 + 20 * sample.values.len() + sample.note.as_ref().map_or(0, String::len)
+            }
+            SimContent::Text(text) => text.len(),
+        }
+    }
 }
 
 /// State of a device's clock.
@@ -75,6 +115,10 @@ pub struct SimDevice {
     disorder_ms: i64,
     /// The device sometimes sends invalid data.
     faulty: bool,
+    /// The form of the messages is weir's own.
+    is_native: bool,
+    /// No sample was taken in this run yet.
+    begins: bool,
     /// Some values are absent.
     lacks_values: bool,
     /// The device sometimes stops sending for a while.
@@ -103,9 +147,22 @@ const ABSENT_VALUES: [&str; 4] = ["null", "NaN", "\"nan\"", "\"unavailable\""];
 
 const METRICS: [&str; 5] = ["co2", "humidity", "pressure", "rpm", "temperature"];
 
+/// What the client of a device says about it.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceTraits {
+    /// The device numbers its readings.
+    pub has_seq: bool,
+    /// The client resends with DUP. Only then may the device leave the event time out.
+    pub flags_redelivery: bool,
+    /// Whether the numbers have 8 bits; `None`: any.
+    pub is_narrow: Option<bool>,
+    /// The form of the messages is weir's own. It has a place for faults that devices report.
+    pub is_native: bool,
+}
+
 impl SimDevice {
-    /// `flags_redelivery`: the client resends with DUP. Only then may the device leave the event time out.
-    pub fn new(id: String, has_seq: bool, flags_redelivery: bool, now_ms: i64, random: &mut Random) -> Self {
+    pub fn new(id: String, traits: DeviceTraits, now_ms: i64, random: &mut Random) -> Self {
+        let DeviceTraits { has_seq, flags_redelivery, is_narrow, is_native } = traits;
         let clock = match random.below(20) {
             0..=9 => ClockKind::Right,
             10..=12 => ClockKind::Skewed(random.range(-60_000, 50_000)),
@@ -117,7 +174,7 @@ impl SimDevice {
             _ => ClockKind::Right,
         };
         let boot = (has_seq && random.one_in(3)).then_some(1);
-        let is_narrow = has_seq && random.one_in(3);
+        let is_narrow = has_seq && is_narrow.unwrap_or_else(|| random.one_in(3));
         // A counter that is never wrapped begins anew with its first number at each restart.
         let first = match (boot, is_narrow) {
             (_, true) => 225 + random.below(31),
@@ -139,6 +196,8 @@ impl SimDevice {
             next_ms: now_ms + random.range(0, 2_000),
             disorder_ms: if random.one_in(3) { 0 } else { random.range(1, 4_000) },
             faulty: random.one_in(4),
+            is_native,
+            begins: true,
             lacks_values: random.one_in(4),
             idles: random.one_in(3),
             stored_ms: if random.one_in(6) { stored(now_ms - 7_200_000, 3_000, 40, random) } else { Vec::new() },
@@ -164,6 +223,11 @@ impl SimDevice {
         }
     }
 
+    /// Restarts the device with its edge node, which says so. Only without unacknowledged messages.
+    pub fn restart_with_node(&mut self) {
+        self.begins = true;
+    }
+
     /// How often the counter has begun again at 0 behind its largest number.
     pub fn wraps(&self) -> u64 {
         // `seq` is the next number.
@@ -184,7 +248,11 @@ impl SimDevice {
         } else if !self.stored_ms.is_empty() {
             self.next_ms = now_ms + random.range(1, 400);
         }
-        if self.faulty && random.one_in(12) { self.nonsense(now_ms, random) } else { self.readings(now_ms, random) }
+        if self.faulty && !self.begins && random.one_in(12) {
+            self.nonsense(now_ms, random)
+        } else {
+            self.readings(now_ms, random)
+        }
     }
 
     fn readings(&mut self, now_ms: i64, random: &mut Random) -> Element {
@@ -194,13 +262,11 @@ impl SimDevice {
             ClockKind::Ancient => Expect::Rejected(Reason::TimestampTooOld),
             _ => Expect::Window,
         };
-        let single = self.metrics.len() == 1 || random.one_in(3);
+        let single = self.metrics.len() == 1 || random.one_in(3) && !self.begins;
         let metrics = if single { vec![*random.pick(&self.metrics)] } else { self.metrics.clone() };
-        let mut fields = self.fields(time_ms);
-        if time_ms.is_none() {
-            // The model must tell messages apart, and nothing else differs.
-            fields.push(format!(r#""number":{}"#, random.next_u64()));
-        }
+        let mut sample = self.sample(time_ms);
+        // The model must tell messages apart, and nothing else differs.
+        sample.number = time_ms.is_none().then(|| random.next_u64());
         let mut readings: Vec<SimReading> = metrics
             .into_iter()
             .map(|metric| SimReading {
@@ -217,21 +283,16 @@ impl SimDevice {
             readings[broken].expect = Expect::Rejected(Reason::WrongType);
             texts[broken] = "\"broken\"".into();
         }
-        if self.lacks_values && random.one_in(4) {
+        // A map passes over an element without values, its number included.
+        let may_lack = self.lacks_values && (self.is_native || readings.len() > 1);
+        if may_lack && random.one_in(4) {
             let absent = random.index(readings.len());
             readings[absent].expect = Expect::Absent;
             texts[absent] = (*random.pick(&ABSENT_VALUES)).into();
         }
-        if let [reading] = &readings[..] {
-            fields.push(format!(r#""metric":"{}","value":{}"#, reading.metric, texts[0]));
-        } else {
-            let pairs = readings.iter().zip(&texts).map(|(reading, text)| format!(r#""{}":{text}"#, reading.metric));
-            fields.push(format!(r#""metrics":{{{}}}"#, pairs.collect::<Vec<_>>().join(",")));
-        }
-        if random.one_in(8) {
-            fields.push(format!(r#""note":"{}""#, "x".repeat(random.index(1_200))));
-        }
-        Element { json: format!("{{{}}}", fields.join(",")), readings, packs: true }
+        sample.values = readings.iter().map(|reading| reading.metric).zip(texts).collect();
+        sample.note = random.one_in(8).then(|| "x".repeat(random.index(1_200)));
+        Element { content: SimContent::SimSample(sample), readings, packs: true }
     }
 
     /// A payload that is not JSON, an array with more errors than the errors log has room for, or a fault report of the
@@ -239,36 +300,46 @@ impl SimDevice {
     fn nonsense(&mut self, now_ms: i64, random: &mut Random) -> Element {
         let number = random.next_u64();
         let reading = |expect| SimReading { device: self.id.clone(), metric: "", value: 0, time_ms: None, expect };
-        if random.one_in(4) {
+        if self.is_native && random.one_in(4) {
             let count = 2 + random.index(300);
             let elements: Vec<&str> = (0..count).map(|_| if random.one_in(5) { "[]" } else { "7" }).collect();
             let readings = (0..=count).map(|_| reading(Expect::Rejected(Reason::Malformed))).collect();
-            return Element { json: format!("[{},{number}]", elements.join(",")), readings, packs: false };
+            let content = SimContent::Text(format!("[{},{number}]", elements.join(",")));
+            return Element { content, readings, packs: false };
         }
-        if random.one_in(2) {
-            let json = format!(r#"{{"garbage":{number},"#);
-            return Element { json, readings: vec![reading(Expect::Rejected(Reason::Malformed))], packs: false };
+        if !self.is_native || random.one_in(2) {
+            let content = SimContent::Text(format!(r#"{{"garbage":{number},"#));
+            return Element { content, readings: vec![reading(Expect::Rejected(Reason::Malformed))], packs: false };
         }
         let readings = vec![reading(Expect::Rejected(Reason::DeviceError))];
         let time_ms = Some(self.unused(now_ms));
-        let mut fields = self.fields(time_ms);
-        fields.push(format!(r#""error":"E42 sensor open {number}""#));
-        Element { json: format!("{{{}}}", fields.join(",")), readings, packs: false }
+        let mut sample = self.sample(time_ms);
+        sample.fault = Some(format!("E42 sensor open {number}"));
+        Element { content: SimContent::SimSample(sample), readings, packs: false }
     }
 
-    fn fields(&mut self, time_ms: Option<i64>) -> Vec<String> {
-        let mut fields = vec![format!(r#""device_id":"{}""#, self.id)];
-        fields.extend(time_ms.map(|time_ms| format!(r#""timestamp":{time_ms}"#)));
-        fields.extend(self.boot.map(|boot| format!(r#""boot":{boot}"#)));
-        if let Some(seq) = &mut self.seq {
-            let is_shared = self.shares && self.number_is_used && time_ms.is_some_and(|time_ms| time_ms % 3 == 0);
-            let number = if is_shared { *seq - 1 } else { *seq };
-            *seq = number + 1;
-            self.number_is_used = true;
-            let shown = if self.is_narrow { number % 256 } else { number };
-            fields.push(format!(r#""seq":{shown}"#));
+    /// A sample without values.
+    fn sample(&mut self, time_ms: Option<i64>) -> SimSample {
+        SimSample {
+            device: self.id.clone(),
+            time_ms,
+            boot: self.boot,
+            seq: self.next_seq(time_ms),
+            number: None,
+            values: Vec::new(),
+            fault: None,
+            note: None,
+            begins: std::mem::take(&mut self.begins),
         }
-        fields
+    }
+
+    fn next_seq(&mut self, time_ms: Option<i64>) -> Option<u64> {
+        let seq = self.seq.as_mut()?;
+        let is_shared = self.shares && self.number_is_used && time_ms.is_some_and(|time_ms| time_ms % 3 == 0);
+        let number = if is_shared { *seq - 1 } else { *seq };
+        *seq = number + 1;
+        self.number_is_used = true;
+        Some(if self.is_narrow { number % 256 } else { number })
     }
 
     fn event_time(&mut self, now_ms: i64, random: &mut Random) -> Option<i64> {

@@ -17,6 +17,7 @@ pub type MessageId = usize;
 #[derive(Debug)]
 pub struct SimMessage {
     pub client: String,
+    pub topic: String,
     pub payload: Vec<u8>,
     pub readings: Vec<SimReading>,
     /// Whether the message may be lost (QoS 0).

@@ -120,6 +120,8 @@ pub struct SimReplay {
     pub closed: Outputs,
     /// Messages that are in the journal.
     pub present: BTreeSet<MessageId>,
+    /// Messages of edge nodes of Sparkplug B that are missing, as their numbers say.
+    pub missed: u64,
 }
 
 /// Replays a whole journal with a fresh operator.
@@ -150,5 +152,6 @@ pub fn replay(journal: &Log, settings: &Settings, ledger: &SimLedger) -> Result<
     }
     let mut closed = outputs.clone();
     operator.close_all(&mut closed);
-    Ok(SimReplay { outputs, closed, present })
+    let missed = operator.map_memory().totals().missed;
+    Ok(SimReplay { outputs, closed, present, missed })
 }

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use weir::config::{IngestConfig, MqttConfig};
+use weir::config::{IngestConfig, KnownMap, MapOrigin, MapState, MqttConfig};
 use weir::core::settings::{Settings, WatermarkScope};
 use weir::log::{Keep, LogOptions, Retention, SyncPolicy};
 use weir::pipeline::savepoints::SavepointPolicy;
 use weir::state::savepoint;
+
+use super::language;
 
 use weir::random::Random;
 
@@ -57,6 +59,8 @@ pub struct SimPlan {
     pub clock_lies: bool,
     /// The window size may change at each start.
     pub resizes: bool,
+    /// The maps may change at each start.
+    pub remaps: bool,
     /// Duration of a sync.
     pub sync_ms: u64,
     pub clients: usize,
@@ -71,7 +75,14 @@ impl SimPlan {
             max_inflight: *random.pick(&[10, 40, 1_000]),
             ..MqttConfig::default()
         };
-        let ingest = IngestConfig { telemetry_topics: settings.telemetry_topics.clone(), ..IngestConfig::default() };
+        let on = |settings| KnownMap { settings, origin: MapOrigin::Config, state: MapState::On };
+        let ingest = IngestConfig {
+            telemetry_topics: settings.telemetry_topics.clone(),
+            maps: settings.maps.iter().cloned().map(on).collect(),
+            ..IngestConfig::default()
+        };
+        // The model tells the windows of a series by their sizes where these change.
+        let resizes = random.one_in(4);
         let savepoints = SavepointPolicy {
             directory: PathBuf::from(DATA_DIR).join(savepoint::DIRECTORY),
             interval: (!random.one_in(5)).then(|| Duration::from_secs(1 + random.below(40))),
@@ -90,7 +101,8 @@ impl SimPlan {
             savepoints,
             rates: FaultRates::new(random),
             clock_lies: random.one_in(4),
-            resizes: random.one_in(4),
+            resizes,
+            remaps: !resizes && random.one_in(3),
             sync_ms: *random.pick(&[0, 0, 0, 1, 5, 100, 2_000]),
             clients: 1 + random.index(6),
             actions: 400 + random.below(2_600),
@@ -101,7 +113,8 @@ impl SimPlan {
     /// The settings of the next start.
     pub fn next_settings(&self, random: &mut Random) -> Settings {
         let window_ms = if self.resizes { *random.pick(&SIZES_MS) } else { self.settings.window_ms };
-        Settings { window_ms, ..self.settings.clone() }
+        let is_second = self.remaps && random.one_in(2);
+        Settings { window_ms, maps: language::maps(is_second), ..self.settings.clone() }
     }
 
     /// Smallest and largest window size.
@@ -156,6 +169,7 @@ fn settings(random: &mut Random) -> Settings {
         out_of_orderness_ms: *random.pick(&[0, 2_000, 2_000]),
         allowed_lateness_ms: *random.pick(&[0, 5_000, 30_000]),
         store_duplicates: random.one_in(4),
+        maps: language::maps(false),
         ..Settings::default()
     }
 }

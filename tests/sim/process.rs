@@ -118,7 +118,7 @@ impl SimProcess {
             errors: errors.clone(),
             store: recovered.store,
             checkpoint: recovered.checkpoint,
-            settings: plan.settings.clone(),
+            settings: settings.clone(),
             checkpoint_interval: plan.checkpoint_interval,
             savepoints: plan.savepoints.clone(),
             disk: shared.clone(),

@@ -12,8 +12,8 @@ impl World {
     /// The store of retained messages is ahead of the journal: it holds the last message of each client, even one that
     /// never reached the journal.
     pub(super) fn restore_retained(&self, process: &SimProcess) {
-        for (topic, id) in self.clients.iter().filter_map(|client| client.retained()) {
-            process.retain(topic, &self.ledger.messages[id].payload);
+        for message in self.clients.iter().filter_map(|client| client.retained()).map(|id| &self.ledger.messages[id]) {
+            process.retain(&message.topic, &message.payload);
         }
     }
 

@@ -122,7 +122,7 @@ impl World {
         let clock = Arc::new(SimClock::default());
         let now_ms = clock.true_ms();
         let clients = (0..plan.clients)
-            .map(|number| SimClient::new(number, plan.mqtt.max_inflight, now_ms, &mut random.fork()))
+            .map(|number| SimClient::new(number, plan.mqtt.max_inflight, plan.remaps, now_ms, &mut random.fork()))
             .collect();
         Self {
             random,

@@ -19,8 +19,8 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn a_troubled_fleet_is_verified() {
-    let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
-    for qos in ["0", "1", "2"] {
+    for_each_qos(|qos| {
+        let weir = WEIR.start(&[("window.idle_timeout", "'1s'")]);
         let arguments = "--verify --devices 20 --messages 200 --interval 20ms --disorder 800ms --clock-skew 30s \
                          --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --fault-share 0.05 \
                          --churn-share 0.01 --seed 7 --qos";
@@ -28,27 +28,38 @@ fn a_troubled_fleet_is_verified() {
         let output = simulate(&weir, &arguments);
         assert_eq!(output.status.code(), Some(0), "qos {qos}: {}", text(&output));
         assert!(text(&output).contains("every window is right"), "{}", text(&output));
-    }
-    weir.assert_accounted();
+        weir.assert_accounted();
+    });
+}
+
+/// Runs `work` for each QoS, all at once: most of a run is waiting for the end of windows.
+fn for_each_qos<R: Send>(work: impl Fn(&str) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let running = ["0", "1", "2"].map(|qos| scope.spawn(move || work(qos)));
+        running.into_iter().map(|running| running.join().expect("the run passes")).collect()
+    })
 }
 
 /// Devices of families, in their own forms, against a weir with the maps that it has by default, and that of Shelly Plus.
 fn check_format(format: &str) {
-    let weir = WEIR.start(&[("window.idle_timeout", "'1s'"), ("ingest.presets", "['auto', 'shelly_gen2']")]);
-    for qos in ["0", "1", "2"] {
+    let weirs = for_each_qos(|qos| {
+        let weir = WEIR.start(&[("window.idle_timeout", "'1s'"), ("ingest.presets", "['auto', 'shelly_gen2']")]);
         let arguments = "--verify --devices 10 --messages 150 --interval 20ms --disorder 800ms --clock-skew 30s \
                          --offline-share 0.3 --redelivery-share 0.1 --malformed-share 0.05 --churn-share 0.01 --seed 7 --qos";
         let arguments: Vec<&str> = arguments.split_whitespace().chain([qos, "--format", format]).collect();
         let output = simulate(&weir, &arguments);
         assert_eq!(output.status.code(), Some(0), "{format}, qos {qos}: {}", text(&output));
         assert!(text(&output).contains("every window is right"), "{}", text(&output));
-    }
-    let reasons = |name: &str| weir.metric_sum(&format!("weir_readings_rejected_total{{reason=\"{name}\"}}"));
-    assert!(weir.metric_sum("weir_readings_accepted_total") > 8_000.0, "{format}");
+        weir
+    });
+    let sum = |metric: &str| weirs.iter().map(|weir| weir.metric_sum(metric)).sum::<f64>();
+    let reasons = |name: &str| sum(&format!("weir_readings_rejected_total{{reason=\"{name}\"}}"));
+    assert!(sum("weir_readings_accepted_total") > 8_000.0, "{format}");
     assert!(reasons("malformed") > 20.0, "{format}");
     assert_eq!(reasons("unknown_alias"), 0.0);
     assert_eq!(reasons("duplicate") > 0.0, format == "ttn_v3", "only a frame counter tells repeats");
-    weir.assert_accounted();
+    weirs.iter().for_each(Weir::assert_accounted);
 }
 
 macro_rules! formats {

@@ -91,6 +91,11 @@ fn map_sparkplug_b() {
 }
 
 #[test]
+fn map_homeassistant_discovery() {
+    replay("map_homeassistant_discovery", fuzz_entry::map_homeassistant_discovery);
+}
+
+#[test]
 fn map_ruuvi() {
     replay("map_ruuvi", fuzz_entry::map_ruuvi);
 }
@@ -109,6 +114,7 @@ proptest! {
         fuzz_entry::map_senml_cbor(&data);
         fuzz_entry::map_sparkplug_b(&data);
         fuzz_entry::map_ruuvi(&data);
+        fuzz_entry::map_homeassistant_discovery(&data);
         fuzz_entry::log(&data);
         fuzz_entry::savepoint(&data);
         fuzz_entry::http(&data);

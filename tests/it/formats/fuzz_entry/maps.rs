@@ -58,7 +58,7 @@ pub fn map_sparkplug_b(mut data: &[u8]) {
         messages.push((TOPICS[usize::from(topic) % TOPICS.len()], payload));
         data = rest;
     }
-    run(
+    run_map(
         MapSettings {
             payload: PayloadFormat::SparkplugB,
             topics: vec!["spBv1.0/{group}/{type}/{node}".into(), "spBv1.0/{group}/{type}/{node}/{device}".into()],
@@ -78,12 +78,33 @@ fn one_message(payload: PayloadFormat, data: &[u8]) {
         metric: "{measurement|name}.{key}".into(),
         ..MapSettings::default()
     };
-    run(map, &[("map/d/m", data)]);
+    run_map(map, &[("map/d/m", data)]);
+}
+
+/// MQTT discovery of Home Assistant: the input is a configuration, and then the payload of the topic that it may name.
+pub fn map_homeassistant_discovery(data: &[u8]) {
+    let discovery = MapSettings {
+        name: "discovery".into(),
+        payload: PayloadFormat::HomeassistantDiscovery,
+        topics: vec!["homeassistant/{component}/{object}/config".into()],
+        device: "{object}".into(),
+        ..MapSettings::default()
+    };
+    let states = MapSettings { name: "states".into(), topics: vec!["map/{device}/{name}".into()], ..discovery.clone() };
+    let states = MapSettings { payload: PayloadFormat::Json, device: "{device}".into(), ..states };
+    run(
+        vec![discovery, states],
+        &[("homeassistant/sensor/o/config", data), ("map/d/m", data), ("map/d/m", b"{\"t\":1}")],
+    );
+}
+
+fn run_map(map: MapSettings, messages: &[(&str, &[u8])]) {
+    run(vec![MapSettings { name: "fuzz".into(), ..map }], messages);
 }
 
 /// Applies the messages twice, the second time a minute later.
-fn run(map: MapSettings, messages: &[(&str, &[u8])]) {
-    let settings = Settings { maps: vec![MapSettings { name: "fuzz".into(), ..map }], ..Settings::default() };
+fn run(maps: Vec<MapSettings>, messages: &[(&str, &[u8])]) {
+    let settings = Settings { maps, ..Settings::default() };
     let mut operator = Operator::new(settings);
     let mut out = Count::default();
     let records: Vec<_> = messages.iter().map(|(topic, payload)| publish(topic, false, payload)).collect();

@@ -16,7 +16,9 @@ pub use access::access;
 pub use config::config;
 pub use http::http;
 pub use log::log;
-pub use maps::{map_json, map_line, map_ruuvi, map_scalar, map_senml, map_senml_cbor, map_sparkplug_b};
+pub use maps::{
+    map_homeassistant_discovery, map_json, map_line, map_ruuvi, map_scalar, map_senml, map_senml_cbor, map_sparkplug_b,
+};
 pub use mqtt::mqtt;
 pub use payload::payload;
 pub use savepoint::savepoint;
