@@ -52,6 +52,9 @@ pub struct ExpectedReading {
     /// Sequence number.
     #[serde(default)]
     pub seq: Option<u64>,
+    /// Unit; `None`: any.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// The liveness that is expected.

@@ -44,9 +44,9 @@ pub fn differences(outcome: &MappedOutcome, message: &TrialMessage, arrival_ms: 
                 value: expected.value,
                 timestamp_ms: Some(expected.timestamp_ms.unwrap_or(arrival_ms + expected.relative_ms)),
                 seq: expected.seq,
-                unit: None,
+                unit: expected.unit.clone(),
             };
-            match left.iter().position(|reading| *reading == expected) {
+            match left.iter().position(|reading| is_expected(reading, &expected)) {
                 Some(found) => drop(left.swap_remove(found)),
                 None => lines.push(format!("missing: {}", json(&expected))),
             }
@@ -69,9 +69,15 @@ fn error_differences(outcome: &MappedOutcome, expected: &[String]) -> Vec<String
     missing.chain(surplus.map(|error| format!("not expected: error {}", error.reason))).collect()
 }
 
-/// A reading without what is not compared, and with the arrival as its time where it has none.
+/// A reading with the arrival as its time where it has none.
 fn compared(reading: &ShownReading, arrival_ms: i64) -> ShownReading {
-    ShownReading { timestamp_ms: Some(reading.timestamp_ms.unwrap_or(arrival_ms)), unit: None, ..reading.clone() }
+    ShownReading { timestamp_ms: Some(reading.timestamp_ms.unwrap_or(arrival_ms)), ..reading.clone() }
+}
+
+/// Whether a reading is the expected one. The unit counts where one is expected.
+fn is_expected(reading: &ShownReading, expected: &ShownReading) -> bool {
+    let unit = expected.unit.clone().or_else(|| reading.unit.clone());
+    *reading == ShownReading { unit, ..expected.clone() }
 }
 
 fn json(reading: &ShownReading) -> String {

@@ -114,7 +114,8 @@ impl MappedOutcome {
 }
 
 impl Maps {
-    /// What a message of `topic`, which `found` takes, gives, as people see it. `arrival_ms` is when it arrived.
+    /// What a message of `topic`, which `found` takes, gives, as people see it. `arrival_ms` is when it arrived. What a discovery
+    /// message says is remembered in `memory`, for the messages after it.
     pub fn show(
         &self,
         found: MapMatch,
@@ -124,7 +125,10 @@ impl Maps {
         memory: &mut MapMemory,
     ) -> MappedOutcome {
         match self.map(found, topic, payload, arrival_ms, memory) {
-            Ok(mapped) => MappedOutcome::new(mapped),
+            Ok(mapped) => {
+                mapped.announcements.iter().for_each(|announcement| memory.announce(announcement, None));
+                MappedOutcome::new(mapped)
+            }
             Err(MapProblem::Malformed(sentence)) => MappedOutcome::malformed(sentence),
         }
     }

@@ -79,6 +79,20 @@ fn a_map_that_is_not_on_is_tried_where_no_other_takes_the_topic() {
 }
 
 #[test]
+fn what_discovery_says_holds_for_the_messages_after_it() {
+    let (text, code) = trial(
+        "",
+        r#"{"topic":"homeassistant/sensor/desk/config","payload":{"state_topic":"tele/desk/SENSOR","unit_of_measurement":"lx","value_template":"{{ value_json.TSL2561.Illuminance }}"}}
+{"topic":"tele/desk/SENSOR","payload":{"TSL2561":{"Illuminance":21.5}},"expect":[{"device_id":"desk","metric":"TSL2561.Illuminance","value":21.5,"unit":"lx"}]}
+{"topic":"tele/desk/SENSOR","payload":{"TSL2561":{"Illuminance":21.5}},"expect":[{"device_id":"desk","metric":"TSL2561.Illuminance","value":21.5,"unit":"W"}]}
+"#,
+    );
+    assert_eq!(code, Some(1), "{text}");
+    let told = "3 messages, 2 readings, 0 errors, 1 differ from what is expected\n";
+    assert!(text.contains(r#"not expected: {"device_id":"desk""#) && text.ends_with(told), "{text}");
+}
+
+#[test]
 fn a_file_that_holds_no_messages_is_refused() {
     for (line, told) in [
         ("tele/desk/SENSOR {}", "weir: messages.jsonl, line 2: this is not a message"),
