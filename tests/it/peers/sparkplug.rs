@@ -198,11 +198,19 @@ fn weir_is_a_primary_host() {
         let state: Value = serde_json::from_str(message.text()).expect("JSON");
         (state["online"].as_bool().expect("a flag"), state["timestamp"].as_i64().expect("a time"))
     };
+    // For nodes of version 2.2.
+    let word = |weir: &Weir, client: &str| {
+        let mut client = TestClient::connect(weir.mqtt(), MqttVersion::V4, client);
+        client.subscribe("STATE/weir", 1);
+        client.next_message().text().to_owned()
+    };
     let (is_online, first_ms) = state(&weir, "a");
     assert!(is_online);
+    assert_eq!(word(&weir, "a4"), "ONLINE");
     // Nobody else says so, neither with a publish nor with a will.
     let mut other = TestClient::connect(weir.mqtt(), MqttVersion::V5, "other");
     assert_eq!(other.publish(STATE, r#"{"online":false,"timestamp":1}"#, 1), 0x87);
+    assert_eq!(other.publish("STATE/weir", "OFFLINE", 1), 0x87);
     assert_ne!(other.publish("spBv1.0/STATE/scada", r#"{"online":true,"timestamp":1}"#, 1), 0x87);
 
     weir.kill();
@@ -216,4 +224,5 @@ fn weir_is_a_primary_host() {
     weir.restart();
     let (is_online, third_ms) = state(&weir, "c");
     assert!(!is_online && third_ms > second_ms, "{second_ms} {third_ms}");
+    assert_eq!(word(&weir, "c4"), "OFFLINE");
 }
