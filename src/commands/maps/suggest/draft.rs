@@ -21,6 +21,8 @@ struct MapProof {
     readings: usize,
     errors: Vec<String>,
     devices: BTreeSet<String>,
+    /// Times of the messages name no zone.
+    lacks_zone: bool,
 }
 
 /// The text of a configuration with maps for the messages, which are on topics that match `filter`.
@@ -47,7 +49,11 @@ pub fn suggest(filter: &str, seen: &[SeenMessage], config: &Config) -> anyhow::R
                 if !text.is_empty() {
                     text.push('\n');
                 }
-                text += &format!("# {}\n[[ingest.map]]\n{}", proof.sentence(), toml_of(&map));
+                text += &format!("# {}\n", proof.sentence());
+                if proof.lacks_zone {
+                    text += "# The times name no zone and count as UTC: where they are local, add timezone, as in \"Europe/Berlin\".\n";
+                }
+                text += &format!("[[ingest.map]]\n{}", toml_of(&map));
                 names.insert(map.name);
             }
             Err(error) => wrong.push(error.to_string()),
@@ -81,10 +87,10 @@ fn own_map(filter: &str, seen: &[SeenMessage], names: &BTreeSet<String>) -> anyh
     let mut fault = None;
     for payload in &forms {
         let payload = *payload;
-        let mut map = draft(filter, &topics, seen, payload);
+        let (mut map, lacks_zone) = draft(filter, &topics, seen, payload);
         map.name = free_name(&map.topics, names);
         match prove(&map, seen) {
-            Some(proof) if proof.is_good() => return Ok((map, proof)),
+            Some(proof) if proof.is_good() => return Ok((map, MapProof { lacks_zone, ..proof })),
             // The other forms are guesses: what is wrong with the likeliest one helps.
             Some(proof) if Some(&payload) == forms.first() => fault = proof.errors.into_iter().next(),
             _ => {}
@@ -119,10 +125,11 @@ fn is_senml(document: &Value) -> bool {
     })
 }
 
-fn draft(filter: &str, topics: &BTreeSet<&str>, seen: &[SeenMessage], payload: PayloadFormat) -> MapSettings {
+/// A map for the messages, and whether their times name no zone.
+fn draft(filter: &str, topics: &BTreeSet<&str>, seen: &[SeenMessage], payload: PayloadFormat) -> (MapSettings, bool) {
     let pattern = SeenPattern::new(filter, topics, payload == PayloadFormat::Scalar);
     let mut map = MapSettings { topics: vec![pattern.pattern.clone()], payload, ..MapSettings::default() };
-    let mut device = pattern.device;
+    let (mut device, mut lacks_zone) = (pattern.device, false);
     match payload {
         PayloadFormat::Scalar => map.metric = pattern.metric.unwrap_or_else(|| "value".into()),
         PayloadFormat::Json => {
@@ -134,6 +141,8 @@ fn draft(filter: &str, topics: &BTreeSet<&str>, seen: &[SeenMessage], payload: P
             map.metric = fields.metric.map_or(map.metric, |path| format!("{{{path}}}"));
             (map.value, map.exclude) = (fields.value, fields.exclude);
             map.time = fields.time.into_iter().collect();
+            map.seq = fields.seq.unwrap_or_default();
+            lacks_zone = fields.lacks_zone;
         }
         PayloadFormat::Line => {
             map.metric = "{measurement}.{field}".into();
@@ -146,7 +155,7 @@ fn draft(filter: &str, topics: &BTreeSet<&str>, seen: &[SeenMessage], payload: P
     map.device = device.unwrap_or_else(|| {
         pattern.pattern.split('/').filter(|level| !level.contains(['{', '}'])).collect::<Vec<_>>().join(".")
     });
-    map
+    (map, lacks_zone)
 }
 
 /// A name of the literal levels that no other map has.
@@ -238,6 +247,25 @@ mod tests {
         for part in ["topics = [\"plant/{device}/state\"]", "time = [\"/ts\"]", "exclude = [\"fw\", \"ts\"]"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_and_times_without_a_zone() {
+        let text = check(
+            "plant/+/state",
+            &[
+                ("plant/a/state", r#"{"time":"2026-11-30 12:01:02","seq":7,"temp":21.5}"#),
+                ("plant/a/state", r#"{"time":"2026-11-30 12:01:03","seq":8,"temp":20.5}"#),
+            ],
+            &["a/temp=21.5", "a/temp=20.5"],
+        );
+        for part in ["seq = \"/seq\"", "exclude = [\"seq\", \"time\"]", "# The times name no zone and count as UTC: "] {
+            assert!(text.contains(part), "{text}");
+        }
+        // What stays the same counts nothing.
+        let same = r#"{"time":"2026-11-30T12:01:02Z","seq":7}"#;
+        let text = check("p/a", &[("p/a", same), ("p/a", same)], &["a/seq=7", "a/seq=7"]);
+        assert!(!text.contains("zone"), "{text}");
     }
 
     #[test]

@@ -23,6 +23,9 @@ const TIMES: &[&str] = &[
     "date",
     "t",
 ];
+/// Names of keys that hold a sequence number, without regard to case.
+const SEQUENCES: &[&str] =
+    &["seq", "sequence", "seqno", "seq_no", "seqnum", "sequencenumber", "sequence_number", "msg_seq", "fcnt", "f_cnt"];
 /// Names of keys that hold the name of a value.
 const NAMES: &[&str] = &["metric", "name", "id", "n", "tag", "key", "sensor", "type", "label"];
 /// Names of keys that hold a value beside its name.
@@ -57,9 +60,13 @@ pub struct JsonFields {
     pub value: String,
     /// Path of the time, if there is one.
     pub time: Option<String>,
+    /// Whether the time is a text that names no zone.
+    pub lacks_zone: bool,
+    /// Path of the sequence number, if there is one.
+    pub seq: Option<String>,
     /// Path of the device, if a key can be it.
     pub device: Option<String>,
-    /// Flattened keys of times and of texts that are no values.
+    /// Flattened keys of times, of sequence numbers, and of texts that are no values.
     pub exclude: Vec<String>,
 }
 
@@ -81,12 +88,21 @@ impl JsonFields {
             Some(format!("{prefix}/{}", escaped(key_of_time(objects)?)))
         };
         fields.time = of(&elements, prefix).or_else(|| of(&documents, ""));
+        fields.lacks_zone = [&elements, &documents].into_iter().any(|objects| {
+            let key = key_of_time(objects).filter(|_| fields.time.is_some());
+            key.is_some_and(|key| objects.iter().any(|object| object.get(key).is_some_and(lacks_zone)))
+        });
+        let of = |objects: &[&Map<String, Value>], prefix: &str| {
+            Some(format!("{prefix}/{}", escaped(key_of_sequence(objects)?)))
+        };
+        fields.seq = of(&elements, prefix).or_else(|| of(&documents, ""));
         let of = |objects: &[&Map<String, Value>], prefix: &str| {
             Some(format!("{prefix}/{}", escaped(key_of_device(objects)?)))
         };
         fields.device = of(&elements, prefix).or_else(|| of(&documents, ""));
         if fields.value.is_empty() {
-            fields.exclude = excluded(&elements, fields.time.as_deref());
+            let no_values = [fields.time.as_deref(), fields.seq.as_deref()];
+            fields.exclude = excluded(&elements, &no_values);
         }
         fields
     }
@@ -178,6 +194,24 @@ fn is_time(value: &Value) -> bool {
     }
 }
 
+/// Whether a time is a text that names no zone: nothing behind the date says `Z` or a difference from UTC.
+fn lacks_zone(value: &Value) -> bool {
+    let behind = value.as_str().and_then(|text| text.get(10..)).filter(|behind| behind.contains(':'));
+    behind.is_some_and(|behind| !behind.contains(['Z', 'z', '+', '-']))
+}
+
+/// A key with a number that changes from one object to the next.
+fn key_of_sequence<'a>(objects: &[&'a Map<String, Value>]) -> Option<&'a str> {
+    let first = objects.first()?;
+    let number = |object: &Map<String, Value>, key: &str| object.get(key).and_then(Value::as_u64);
+    let counts = |key: &str| {
+        objects.iter().all(|object| number(object, key).is_some())
+            && objects.windows(2).all(|pair| number(pair[0], key) != number(pair[1], key))
+    };
+    let find = |name: &&str| first.keys().find(|key| key.eq_ignore_ascii_case(name) && counts(key));
+    SEQUENCES.iter().find_map(find).map(String::as_str)
+}
+
 fn key_of_device<'a>(objects: &[&'a Map<String, Value>]) -> Option<&'a str> {
     let first = objects.first()?;
     let is_id = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty() && text.len() <= 64);
@@ -186,17 +220,17 @@ fn key_of_device<'a>(objects: &[&'a Map<String, Value>]) -> Option<&'a str> {
     DEVICES.iter().find_map(find).map(String::as_str)
 }
 
-/// Keys whose values are texts in all elements and no numbers, and the key of the time.
-fn excluded(elements: &[&Map<String, Value>], time: Option<&str>) -> Vec<String> {
+/// Keys whose values are texts in all elements and no numbers, and the keys at these paths.
+fn excluded(elements: &[&Map<String, Value>], paths: &[Option<&str>]) -> Vec<String> {
     let mut is_text: BTreeMap<String, bool> = BTreeMap::new();
     for element in elements {
         for (key, value) in *element {
             note_texts(key.clone(), value, 0, &mut is_text);
         }
     }
-    let time = time.and_then(|time| time.rsplit_once('/')).map(|(_, key)| key.replace("~1", "/").replace("~0", "~"));
-    if let Some(time) = time.filter(|time| is_text.contains_key(time)) {
-        is_text.insert(time, true);
+    let keys = paths.iter().filter_map(|path| path.and_then(|path| path.rsplit_once('/')));
+    for key in keys.map(|(_, key)| key.replace("~1", "/").replace("~0", "~")) {
+        is_text.entry(key).and_modify(|is_text| *is_text = true);
     }
     is_text.into_iter().filter(|(_, is_text)| *is_text).map(|(key, _)| key).take(MAX_EXCLUDED).collect()
 }
@@ -248,7 +282,7 @@ mod tests {
             value: "./v".into(),
             time: Some("./t".into()),
             device: Some("./id".into()),
-            exclude: Vec::new(),
+            ..JsonFields::default()
         };
         assert_eq!(fields, expected);
         let fields = JsonFields::new(&[json!([{"temp": 1, "ts": 1732098765}])]);

@@ -88,7 +88,8 @@ fn is_shared(all: &[Vec<&str>], device: usize, other: usize) -> bool {
     all.iter().any(|one| all.iter().any(|two| one.get(device) == two.get(device) && one.get(other) != two.get(other)))
 }
 
-/// The level that is the device: the last one that is open, else the last that is no kind of message and not the first.
+/// The level that is the device: the last one that is open, else the last that looks like a serial number or an address, else the last that
+/// is no kind of message and not the first.
 fn device_level(levels: &[&str], open: &[usize], metric: Option<usize>) -> Option<usize> {
     let end = metric.unwrap_or(levels.len());
     if let Some(last) = open.iter().rev().find(|index| **index < end) {
@@ -96,9 +97,21 @@ fn device_level(levels: &[&str], open: &[usize], metric: Option<usize>) -> Optio
     }
     let is_kind =
         |index: &usize| levels.get(*index).is_none_or(|level| KINDS.contains(&level.to_ascii_lowercase().as_str()));
+    let is_serial = |index: &usize| levels.get(*index).is_some_and(|level| is_serial(level));
+    if let Some(serial) = (0..end).rev().find(is_serial) {
+        return Some(serial);
+    }
     let named = (1..end).rev().find(|index| !is_kind(index));
     // Of `kitchen/temperature`, the first level is the device.
     named.or_else(|| (metric == Some(1)).then_some(0))
+}
+
+/// Whether a level looks like a serial number or an address: at least four digits, or six pairs of hexadecimal digits.
+fn is_serial(level: &str) -> bool {
+    let digits = level.bytes().filter(u8::is_ascii_digit).count();
+    let hex = level.bytes().filter(u8::is_ascii_hexdigit).count();
+    let is_address = hex >= 12 && level.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'-'));
+    digits >= 4 || is_address
 }
 
 fn may_be_literal(level: &str) -> bool {
@@ -136,6 +149,18 @@ mod tests {
         check("a/pump-7/state", &["a/pump-7/state"], false, ("a/{device}/state", Some("{device}")));
         check("a/pump-7", &["a/pump-7"], false, ("a/{device}", Some("{device}")));
         check("sensors/data", &["sensors/data"], false, ("sensors/data", None));
+        check(
+            "go-eCharger/012345/nrg",
+            &["go-eCharger/012345/nrg"],
+            false,
+            ("go-eCharger/{device}/nrg", Some("{device}")),
+        );
+        check(
+            "ble/A4C138FFEEDD/climate",
+            &["ble/A4C138FFEEDD/climate"],
+            false,
+            ("ble/{device}/climate", Some("{device}")),
+        );
         check("gateway", &["gateway"], false, ("gateway", None));
         check("kitchen/temperature", &["kitchen/temperature"], true, ("{device}/{metric}", Some("{device}")));
         check("temperature", &["temperature"], true, ("temperature", None));
