@@ -176,7 +176,7 @@ impl<'a> ElementFields<'a> {
         let Self { device_id, metric, value, timestamp, other_time, other_time_precedence, seq, boot, metrics, error } =
             self;
         for token in [device_id, metric, value, timestamp, other_time, seq, boot] {
-            *token = JsonToken::Absent;
+            token.replace(JsonToken::Absent);
         }
         *other_time_precedence = 0;
         *metrics = MetricsField::Absent;

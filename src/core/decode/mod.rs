@@ -37,6 +37,9 @@ fn not_utf8(payload: &[u8]) -> MalformedMessage {
     MalformedMessage::NotUtf8(std::str::from_utf8(payload).map_or_else(|error| error.valid_up_to(), str::len))
 }
 
+/// Longest payload in bytes that the standard library checks for UTF-8.
+const SHORT_BYTES: usize = 256;
+
 /// One element of an array.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all elements are objects")]
@@ -65,9 +68,15 @@ pub(super) struct DecodedMessage<'a> {
 impl<'a> DecodedMessage<'a> {
     /// Decodes `payload` in the place of the message before.
     pub fn decode(&mut self, payload: &'a [u8], rules: DecodeRules) -> Result<(), MalformedMessage> {
-        match simdutf8::basic::from_utf8(payload) {
-            Ok(text) => self.decode_text(text, rules),
-            Err(_) => Err(not_utf8(payload)),
+        // The wider steps of simdutf8 pay from a few hundred bytes on.
+        let text = if payload.len() <= SHORT_BYTES {
+            std::str::from_utf8(payload).ok()
+        } else {
+            simdutf8::basic::from_utf8(payload).ok()
+        };
+        match text {
+            Some(text) => self.decode_text(text, rules),
+            None => Err(not_utf8(payload)),
         }
     }
 
