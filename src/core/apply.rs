@@ -53,7 +53,7 @@ impl Operator {
                     // Late readings of this batch are told before their device is forgotten.
                     self.end_batch(&mut batch, out);
                     self.forget_named(ids.iter(), out);
-                    batch.last_device = None;
+                    batch.forget_devices();
                 }
                 Record::Settings(json) => {
                     let index = (batch.lsn - first_lsn) as usize;

@@ -1,7 +1,8 @@
 //! What the records of a batch have in common, and where a reading comes from.
 
 use crate::core::device::Slot;
-use crate::core::formats::MapMatch;
+use crate::core::formats::{MapMatch, TopicNames};
+use crate::core::known_topics::TakenTopic;
 use crate::core::record::PublishRecord;
 use crate::core::replayed::WantedReadings;
 use crate::core::topic::{TenantIndex, TopicKind};
@@ -24,10 +25,14 @@ pub(super) struct BatchContext<'a> {
     pub is_own: bool,
     /// The map that takes the current message, and the topic without the tenant's prefix.
     pub map: Option<(MapMatch, &'a str)>,
+    /// The names that the topic says, where a map takes it whose messages are one value.
+    pub names: Option<TopicNames<'a>>,
     /// User who published the current message, as its record says.
     pub user: Option<&'a str>,
     /// Device of the last reading, by the id that its tenant knows. Publishes come in runs of one device, so that most look-ups are saved.
     pub last_device: Option<(&'a str, Slot)>,
+    /// As `last_device`, of messages that are one value. Such a device is heard from with each message.
+    pub last_scalar_device: Option<(&'a str, Slot)>,
     /// Times that the last device states that states any.
     pub stated: Option<StatedTimes>,
     /// Devices with readings accepted from the current message: their watermarks move after it.
@@ -56,8 +61,10 @@ impl BatchContext<'_> {
             tenant: None,
             is_own: false,
             map: None,
+            names: None,
             user: None,
             last_device: None,
+            last_scalar_device: None,
             stated: None,
             moved: Vec::new(),
         }
@@ -76,8 +83,7 @@ impl<'a> BatchContext<'a> {
     where
         'a: 'm,
     {
-        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, map, user, last_device, stated: _, moved: _ } =
-            *self;
+        let Self { lsn, arrival_ms, kind, topic_device, tenant, is_own, map, user, last_device, .. } = *self;
         BatchContext {
             lsn,
             arrival_ms,
@@ -86,11 +92,18 @@ impl<'a> BatchContext<'a> {
             tenant,
             is_own,
             map,
+            names: None,
             user,
             last_device,
+            last_scalar_device: None,
             stated: None,
             moved: Vec::new(),
         }
+    }
+
+    /// Forgets the devices of the last readings.
+    pub fn forget_devices(&mut self) {
+        (self.last_device, self.last_scalar_device) = (None, None);
     }
 
     /// Finds out what the topic of `publish` carries and which device it is from.
@@ -99,16 +112,25 @@ impl<'a> BatchContext<'a> {
         let resolved = rules.topics.resolve(publish.topic);
         if resolved.tenant != self.tenant {
             self.tenant = resolved.tenant;
-            self.last_device = None;
+            self.forget_devices();
         }
         (self.kind, self.topic_device) = (resolved.kind, resolved.device);
         self.is_own = self.topic_device.is_none() && publish.own_device.is_some();
         self.topic_device = self.topic_device.or(publish.own_device);
-        self.map = resolved.unmatched.and_then(|topic| {
-            let maps = rules.maps.as_deref()?;
-            Some((rules.known_topics.find(maps, topic)?, topic))
-        });
+        (self.map, self.names) = match resolved.unmatched {
+            Some(topic) => taken(rules, topic),
+            None => (None, None),
+        };
         self.user = publish.user;
+    }
+}
+
+/// The map that takes `topic`, with the topic, and the names that it says.
+#[inline(never)]
+fn taken<'a>(rules: &mut ValidationRules, topic: &'a str) -> (Option<(MapMatch, &'a str)>, Option<TopicNames<'a>>) {
+    match rules.maps.as_deref().and_then(|maps| rules.known_topics.find(maps, topic)) {
+        Some(TakenTopic { found, names }) => (Some((found, topic)), names.and_then(|places| places.names(topic))),
+        None => (None, None),
     }
 }
 

@@ -90,8 +90,8 @@ impl Operator {
         let (lsn, arrival_ms) = (batch.lsn, batch.arrival_ms);
         let tenant = batch.tenant;
         let mut origin = ReadingOrigin { lsn, arrival_ms, publish: &publish, tenant, readings: 1, replay: None };
-        if let Some((found, topic)) = batch.map {
-            return self.publish_mapped(batch, &mut origin, found, topic, out);
+        if let Some(taken) = batch.map {
+            return self.publish_mapped(batch, &mut origin, taken, (message, publish.payload), out);
         }
         match message.decode(publish.payload, DecodeRules::of(&self.settings.current)) {
             Ok(()) => self.publish_decoded(batch, &mut origin, message, out),
@@ -218,11 +218,18 @@ impl Operator {
     /// Whether MQTT delivers the message again, for messages without sequence numbers. A message is known by user, client,
     /// packet id, topic and payload, and only counts as redelivered with the DUP flag [MQTT-3.3.1-1]: a client may
     /// publish the same payload twice under the same packet id once the first is acknowledged.
+    #[inline]
     pub(super) fn check_redelivery(&mut self, origin: &ReadingOrigin<'_>, message: &DecodedMessage<'_>) -> bool {
         let ignores = defects::is(Defect::IgnoreRedelivery);
         if origin.publish.qos == 0 || !self.settings.current.dedup || ignores || self.is_numbered(message) {
             return false;
         }
+        self.is_redelivered(origin)
+    }
+
+    /// As [`Operator::check_redelivery`], of a message without sequence numbers.
+    #[inline(never)]
+    fn is_redelivered(&mut self, origin: &ReadingOrigin<'_>) -> bool {
         let PublishRecord { client_id, user, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
         let user = RecordedUser::of(user, self.settings.current.records_name_users);
@@ -521,7 +528,10 @@ impl Operator {
     ) -> (Option<&'m str>, Option<Slot>) {
         // The id of a known device was checked when the device was created.
         let named = payload.or(batch.topic_device).filter(|id| names_only(id, batch.topic_device, payload));
-        let known = named.and_then(|id| self.find_device(batch.tenant, id).map(|slot| (id, slot)));
+        let known = match (named, batch.last_scalar_device) {
+            (Some(id), Some((last, slot))) if id == last => Some((id, slot)),
+            (named, _) => named.and_then(|id| self.find_device(batch.tenant, id).map(|slot| (id, slot))),
+        };
         let id = match known.map_or_else(|| validate::device_id(batch.topic_device, payload), |(id, _)| Ok(id)) {
             Ok(id) => id,
             Err(wrong) => {

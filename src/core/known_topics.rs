@@ -1,28 +1,44 @@
-//! Which map takes a topic, remembered.
+//! Which map takes a topic, and where the topic has its names, remembered.
 //!
 //! The answer is a function of the topic and the maps, so that a memory of it changes no result. Devices that publish one value a
 //! topic change the topic with every message.
 
 use hashbrown::HashMap;
 
-use crate::core::formats::{MapMatch, Maps};
+use crate::core::formats::{MapMatch, Maps, TopicNamePlaces};
 
 /// Largest number of topics that are remembered. When there are more, all are forgotten, and those that are in use come back.
 const MAX_TOPICS: usize = 65_536;
 /// Longest topic in bytes that is remembered.
 const MAX_TOPIC_BYTES: usize = 256;
 
+/// What is remembered of a topic that a map takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TakenTopic {
+    /// The map.
+    pub found: MapMatch,
+    /// Where the topic has the names of the one value that its messages are, see [`Maps::name_places`].
+    pub names: Option<TopicNamePlaces>,
+}
+
+impl TakenTopic {
+    fn find(maps: &Maps, topic: &str) -> Option<Self> {
+        let found = maps.find(topic)?;
+        Some(Self { found, names: maps.name_places(found, topic) })
+    }
+}
+
 /// Topics and the maps that take them.
 #[derive(Debug, Default)]
-pub(super) struct KnownTopics(HashMap<Box<str>, Option<MapMatch>, foldhash::quality::RandomState>);
+pub(super) struct KnownTopics(HashMap<Box<str>, Option<TakenTopic>, foldhash::quality::RandomState>);
 
 impl KnownTopics {
-    /// The map among `maps`, which are always the same, that takes the messages of `topic`.
-    pub fn find(&mut self, maps: &Maps, topic: &str) -> Option<MapMatch> {
+    /// What is known of `topic` under `maps`, which are always the same; `None` where no map takes its messages.
+    pub fn find(&mut self, maps: &Maps, topic: &str) -> Option<TakenTopic> {
         if let Some(found) = self.0.get(topic) {
             return *found;
         }
-        let found = maps.find(topic);
+        let found = TakenTopic::find(maps, topic);
         if topic.len() <= MAX_TOPIC_BYTES {
             if self.0.len() >= MAX_TOPICS {
                 self.0.clear();
@@ -45,7 +61,7 @@ mod tests {
         let mut known = KnownTopics::default();
         let long = format!("a/{}/x", "d".repeat(MAX_TOPIC_BYTES));
         for topic in ["a/1/x", "a/1/y", "a/1/x", "a/1/y", &long, &long] {
-            assert_eq!(known.find(&maps, topic), maps.find(topic), "{topic}");
+            assert_eq!(known.find(&maps, topic).map(|topic| topic.found), maps.find(topic), "{topic}");
         }
         assert_eq!(known.0.len(), 2);
         for index in 0..2 * MAX_TOPICS {

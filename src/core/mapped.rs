@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::core::batch::{BatchContext, ReadingOrigin};
-use crate::core::decode::{DecodeRules, DecodedMessage, ElementFields, MalformedMessage, MetricEntry};
+use crate::core::decode::{DecodeRules, DecodedMessage, ElementFields, MalformedMessage, MessageElement, MetricEntry};
 use crate::core::formats::{
-    Ignored, MapMatch, MapProblem, MapSettings, MappedElement, MappedMessage, MappedReading, MappedTime, MappedValue,
-    RetainedRepeats,
+    Ignored, KnownTopic, MapMatch, MapProblem, MapSettings, MappedElement, MappedMessage, MappedReading, MappedTime,
+    MappedValue, Maps, RetainedRepeats, TopicNames,
 };
 use crate::core::json::{JsonToken, RefusedValue};
 use crate::core::map_activity::MapOutcome;
@@ -45,19 +45,73 @@ impl fmt::Display for MalformedByMap<'_> {
 impl Operator {
     /// Applies one publish on a topic that a map takes. `topic` is without the prefix of its tenant.
     #[inline(never)]
-    pub(super) fn publish_mapped(
+    pub(super) fn publish_mapped<'a>(
         &mut self,
-        batch: &mut BatchContext<'_>,
+        batch: &mut BatchContext<'a>,
         origin: &mut ReadingOrigin<'_>,
-        found: MapMatch,
-        topic: &str,
+        (found, topic): (MapMatch, &str),
+        (message, payload): (&mut DecodedMessage<'a>, &'a [u8]),
         out: &mut dyn Collector,
     ) {
         let Some(maps) = self.settings.rules.maps.clone() else { return };
+        let known = self.map_memory.known(origin.publish.topic, batch.topic_device);
+        let outcome = match known.is_none().then(|| self.scalar(batch, found, &maps, (message, payload))).flatten() {
+            Some(names) => self.publish_scalar(batch, origin, (found, names), message, out),
+            None => self.publish_by_map(batch, origin, (found, topic, &maps, known), out),
+        };
+        if let Some(activity) = self.map_activities.get_mut(found.map) {
+            activity.count(outcome, origin.arrival_ms, origin.publish.topic);
+        }
+    }
+
+    /// Makes `message` of a payload that is one number, on a topic whose names are known. `None`: [`Operator::publish_by_map`] says
+    /// what the payload gives.
+    fn scalar<'a>(
+        &mut self,
+        batch: &BatchContext<'a>,
+        found: MapMatch,
+        maps: &Maps,
+        (message, payload): (&mut DecodedMessage<'a>, &'a [u8]),
+    ) -> Option<TopicNames<'a>> {
+        let names = batch.names.filter(|_| self.settings.current.max_readings_per_message > 0)?;
+        let (number, unit) = maps.scalar_number(found, names.key, payload)?;
+        let mut units = MessageUnits::default();
+        message.put_reading(names.device, names.metric, number_token(number, unit, &mut units));
+        self.share_units(&units);
+        Some(names)
+    }
+
+    /// Applies a publish that is one number, which is in `message`.
+    fn publish_scalar<'a>(
+        &mut self,
+        batch: &mut BatchContext<'a>,
+        origin: &mut ReadingOrigin<'_>,
+        (found, names): (MapMatch, TopicNames<'_>),
+        message: &DecodedMessage<'a>,
+        out: &mut dyn Collector,
+    ) -> MapOutcome {
+        self.map_activities.note_readings(found.map, origin.publish.topic, names.device, origin.arrival_ms);
+        self.note_clock(batch);
+        let before = batch.last_device;
+        let outcome = self.mapped_readings(batch, origin, found, message, out);
+        self.work.units.clear();
+        if batch.last_device != before {
+            batch.last_scalar_device = std::mem::replace(&mut batch.last_device, before);
+        }
+        outcome
+    }
+
+    /// Applies one publish by all that its map says.
+    fn publish_by_map(
+        &mut self,
+        batch: &mut BatchContext<'_>,
+        origin: &mut ReadingOrigin<'_>,
+        (found, topic, maps, known): (MapMatch, &str, &Maps, KnownTopic),
+        out: &mut dyn Collector,
+    ) -> MapOutcome {
         let (publish, rules) = (*origin.publish, DecodeRules::of(&self.settings.current));
         let prefix = self.tenant_prefix(origin);
         self.map_memory.enter(&prefix, self.settings.current.max_metrics_per_device);
-        let known = self.map_memory.known(publish.topic, batch.topic_device);
         let memory = &mut self.map_memory;
         let mut mapped = maps.map_known(found, topic, publish.payload, origin.arrival_ms, known, memory);
         let (announcements, about) = match &mut mapped {
@@ -81,13 +135,16 @@ impl Operator {
         }
         let bits = self.map_settings(found).map_or(SequenceBits::Bits64, counter_width);
         let outcome = match mapped.map_err(MalformedMapped::Map).and_then(|mapped| to_decoded(mapped, bits, rules)) {
-            Ok((message, _)) if message.elements.is_empty() && (status.is_some() || !announcements.is_empty()) => {
+            Ok((message, _)) if message.is_empty() && (status.is_some() || !announcements.is_empty()) => {
                 MapOutcome::Status
             }
-            Ok((message, _)) if message.elements.is_empty() => MapOutcome::Ignored,
+            Ok((message, _)) if message.is_empty() => MapOutcome::Ignored,
             Ok((message, units)) => {
-                self.work.units.extend(units.iter().map(|unit| self.series.units.share(unit)));
-                let outcome = self.mapped_readings(batch, origin, found, &message, out);
+                self.share_units(&units);
+                self.note_clock(batch);
+                let mut batch = batch.of_message();
+                let outcome = self.mapped_readings(&mut batch, origin, found, &message, out);
+                self.note_clock(&mut batch);
                 self.work.units.clear();
                 outcome
             }
@@ -109,26 +166,27 @@ impl Operator {
         for device in offline {
             self.note_offline(batch, origin, &device);
         }
-        if let Some(activity) = self.map_activities.get_mut(found.map) {
-            activity.count(outcome, origin.arrival_ms, publish.topic);
-        }
+        outcome
+    }
+
+    /// Notes the units of the message at hand.
+    fn share_units(&mut self, units: &MessageUnits<'_>) {
+        self.work.units.extend(units.0.iter().map(|unit| self.series.units.share(unit)));
     }
 
     /// Applies the readings of a mapped message; returns what becomes of it.
-    fn mapped_readings(
+    fn mapped_readings<'a>(
         &mut self,
-        batch: &mut BatchContext<'_>,
+        batch: &mut BatchContext<'a>,
         origin: &mut ReadingOrigin<'_>,
         found: MapMatch,
-        message: &DecodedMessage<'_>,
+        message: &DecodedMessage<'a>,
         out: &mut dyn Collector,
     ) -> MapOutcome {
         let counts_repeats =
             self.map_settings(found).is_some_and(|settings| settings.retained == RetainedRepeats::Count);
         let retain = origin.publish.retain && !counts_repeats;
-        self.note_clock(batch);
-        let mut batch = batch.of_message();
-        if retain && self.repeats_retained(&batch, origin, Some(message)) {
+        if retain && self.repeats_retained(batch, origin, Some(message)) {
             self.check_redelivery(origin, message);
             if let Some(activity) = self.map_activities.get_mut(found.map) {
                 activity.count_ignored(Ignored::Retained, message.entries.len() as u64);
@@ -137,11 +195,10 @@ impl Operator {
         }
         origin.readings = message.max_readings();
         let redelivered = self.check_redelivery(origin, message);
-        self.elements(&mut batch, origin, message, redelivered, out);
+        self.elements(batch, origin, message, redelivered, out);
         self.end_message(origin, out);
-        self.note_clock(&mut batch);
         if retain {
-            self.remember_retained(&batch, origin, Some(message));
+            self.remember_retained(batch, origin, Some(message));
         }
         MapOutcome::Readings
     }
@@ -234,21 +291,22 @@ fn to_decoded(
     mapped: MappedMessage<'_>,
     bits: SequenceBits,
     rules: DecodeRules,
-) -> Result<(DecodedMessage<'_>, Vec<Cow<'_, str>>), MalformedMapped> {
-    let count: usize = mapped.elements.iter().map(|element| element.readings.len()).sum();
+) -> Result<(DecodedMessage<'_>, MessageUnits<'_>), MalformedMapped> {
+    let counts = || mapped.elements.iter().map(|element| element.readings.len());
+    let count: usize = counts().sum();
     if count > rules.max_readings {
         return Err(MalformedMapped::Count(MalformedMessage::TooManyReadings(rules.max_readings)));
     }
+    let is_single = counts().filter(|&readings| readings > 0).count() == 1;
     let mut units = MessageUnits::default();
-    let mut entries = Vec::with_capacity(count);
-    let mut elements = Vec::with_capacity(mapped.elements.len());
+    let mut message = DecodedMessage::of_entries(Vec::with_capacity(count));
     for MappedElement { device, time, seq, position, boot, is_historical: _, readings } in mapped.elements {
         if readings.is_empty() {
             continue;
         }
-        let start = entries.len();
-        entries.extend(readings.into_iter().map(|reading| entry(reading, &mut units)));
-        elements.push(ElementFields::of_metrics(
+        let start = message.entries.len();
+        message.entries.extend(readings.into_iter().map(|reading| entry(reading, &mut units)));
+        let element = ElementFields::of_metrics(
             JsonToken::Text(device),
             time_token(time),
             position.map_or_else(
@@ -256,25 +314,34 @@ fn to_decoded(
                 |position| JsonToken::Counted(position, SequenceBits::Shared),
             ),
             boot.map_or(JsonToken::Absent, JsonToken::Text),
-            start..entries.len(),
-        ));
+            start..message.entries.len(),
+        );
+        if is_single {
+            message.set_single(element);
+        } else {
+            message.elements.push(MessageElement::Object(element));
+        }
     }
-    Ok((DecodedMessage::of_elements(elements, entries), units.0))
+    Ok((message, units))
 }
 
 fn entry<'a>(reading: MappedReading<'a>, units: &mut MessageUnits<'a>) -> MetricEntry<'a> {
     let refused = |value| JsonToken::Refused(Box::new(value));
     let value = match reading.value {
-        MappedValue::Number(value) => match reading.unit.and_then(|unit| units.index(unit)) {
-            Some(unit) => JsonToken::Measured(value, unit),
-            None => JsonToken::Computed(value),
-        },
+        MappedValue::Number(value) => number_token(value, reading.unit, units),
         MappedValue::Text(text) => JsonToken::Text(text),
         MappedValue::NameTwice(first, second) => refused(RefusedValue::NameTwice(first, second)),
         MappedValue::UnknownAlias(alias) => refused(RefusedValue::UnknownAlias(alias)),
         MappedValue::Malformed(what) => refused(RefusedValue::Malformed(what)),
     };
     MetricEntry { metric: reading.metric, value }
+}
+
+fn number_token<'t, 'a>(value: f64, unit: Option<Cow<'a, str>>, units: &mut MessageUnits<'a>) -> JsonToken<'t> {
+    match unit.and_then(|unit| units.index(unit)) {
+        Some(unit) => JsonToken::Measured(value, unit),
+        None => JsonToken::Computed(value),
+    }
 }
 
 fn time_token(time: MappedTime<'_>) -> JsonToken<'_> {

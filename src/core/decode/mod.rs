@@ -6,6 +6,8 @@ mod malformed;
 mod text;
 mod unpack;
 
+use std::borrow::Cow;
+
 use crate::core::json::{JsonScanner, JsonSyntaxError, JsonToken};
 use crate::core::settings::Settings;
 
@@ -59,7 +61,7 @@ pub(super) struct DecodedMessage<'a> {
     is_single: bool,
     /// Elements of a message that is an array.
     pub elements: Vec<MessageElement<'a>>,
-    /// Number of elements with an `error` field.
+    /// Number of elements with an `error` field, and one for the object of a message that a map made.
     errors: usize,
     /// Entries of all `metrics` objects.
     pub entries: Vec<MetricEntry<'a>>,
@@ -150,14 +152,33 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// A message of these elements, whose `metrics` are among `entries`.
-    pub fn of_elements(elements: Vec<ElementFields<'a>>, entries: Vec<MetricEntry<'a>>) -> Self {
-        Self { elements: elements.into_iter().map(MessageElement::Object).collect(), entries, ..Self::default() }
+    /// Puts one reading of a map in the place of the message before.
+    pub fn put_reading(&mut self, device: &'a str, metric: &'a str, value: JsonToken<'a>) {
+        self.elements.clear();
+        self.entries.clear();
+        self.entries.push(MetricEntry { metric: Cow::Borrowed(metric), value });
+        let (device, none) = (JsonToken::Text(Cow::Borrowed(device)), || JsonToken::Absent);
+        self.set_single(ElementFields::of_metrics(device, none(), none(), none(), 0..1));
+    }
+
+    /// A message of a map, whose elements have these entries, without its elements.
+    pub fn of_entries(entries: Vec<MetricEntry<'a>>) -> Self {
+        Self { entries, ..Self::default() }
+    }
+
+    /// Adds the only element of a message of a map.
+    pub fn set_single(&mut self, element: ElementFields<'a>) {
+        (self.single, self.is_single, self.errors) = (element, true, 1);
     }
 
     /// The object, where the message is one.
     pub fn single(&self) -> Option<&ElementFields<'a>> {
         self.is_single.then_some(&self.single)
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        !self.is_single && self.elements.is_empty()
     }
 
     /// Number of indexes of readings, at most.

@@ -1,4 +1,4 @@
-//! Readings of JSON documents and of payloads that are one value.
+//! Readings of JSON documents.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use super::pattern::Captures;
 use super::reading::{MessageBuilder, ValuePlace};
 use super::template::text_of;
 use super::values::FoundValue;
-use crate::core::json::{JsonToken, is_filler};
+use crate::core::json::JsonToken;
 
 impl CompiledMap {
     /// Adds what a document gives.
     pub(super) fn read_document<'a>(
         &'a self,
         document: &MapDocument<'a>,
-        mut captures: Captures<'a>,
+        captures: &mut Captures<'a>,
         builder: &mut MessageBuilder<'a>,
     ) {
-        if self.own_status(document, &captures, builder) {
+        if self.own_status(document, captures, builder) {
             return;
         }
         if self.each.is_empty() {
-            return self.element(document, ROOT, &captures, builder);
+            return self.element(document, ROOT, captures, builder);
         }
         let mut element = |at, captures: &Captures<'a>| self.element(document, at, captures, builder);
-        if !self.each.iter().any(|each| each.visit(document, &mut captures, &mut element)) {
+        if !self.each.iter().any(|each| each.visit(document, captures, &mut element)) {
             builder.message.ignore(Ignored::Absent, 1);
         }
     }
@@ -97,29 +97,6 @@ impl CompiledMap {
             JsonToken::Text(text) => text.trim().parse().ok(),
             none if none.is_none() => self.seq_default,
             _ => None,
-        }
-    }
-
-    /// Adds what a payload gives that is one value.
-    pub(super) fn read_scalar<'a>(&'a self, text: &'a str, captures: &Captures<'a>, builder: &mut MessageBuilder<'a>) {
-        let text = text.trim_matches(|c| is_filler(c) || c == '\u{feff}');
-        let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        let place = ValuePlace { captures, document: None, sample: None };
-        let at = (builder.message.elements.len() as u32, 0);
-        let found = FoundValue::Text(Cow::Borrowed(unquoted));
-        if let Some(reading) = self.reading(builder, at, place, "", || Cow::Borrowed(""), (found, None)) {
-            let device = device_id(self.device.fill(place.input(&Cow::Borrowed(""))));
-            let readings = vec![reading];
-            let time = MappedTime::Arrival;
-            builder.push(MappedElement {
-                device,
-                time,
-                seq: None,
-                position: None,
-                boot: None,
-                is_historical: false,
-                readings,
-            });
         }
     }
 }

@@ -30,6 +30,7 @@ mod reading;
 mod rejection;
 mod ruuvi;
 mod sample;
+mod scalar;
 mod senml;
 mod settings;
 mod sparkplug;
@@ -48,6 +49,7 @@ pub use mapped::{
 pub use memory::{EdgeNodeView, MapMemory, MapMemorySizes, SparkplugTotals};
 pub use outcome::{MappedOutcome, ShownError, ShownReading, ShownStatus};
 pub(in crate::core) use sample::{MAX_SAMPLES, Sample, SampleNames, SampleTime, SampleValue};
+pub(in crate::core) use scalar::{TopicNamePlaces, TopicNames};
 pub use settings::{
     Conversion, EmptyPayload, MapSettings, OtherText, PayloadFormat, RetainedRepeats, StatusSettings, TimeUnit,
 };

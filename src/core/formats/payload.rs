@@ -28,7 +28,7 @@ impl CompiledMap {
         known: KnownTopic,
         memory: &mut MapMemory,
     ) -> Result<MappedMessage<'a>, String> {
-        let captures = self.captures(found.role, found.pattern, topic);
+        let mut captures = self.captures(found.role, found.pattern, topic);
         let mut builder = MessageBuilder::default();
         match found.role {
             MapRole::Ignore => builder.message.ignore(Ignored::Topic, 1),
@@ -39,8 +39,8 @@ impl CompiledMap {
             _ if payload.is_empty() && self.payload != PayloadFormat::SparkplugB => {
                 builder.message.ignore(Ignored::Empty, 1);
             }
-            MapRole::Status => return self.text(TextForm::Status, payload, captures, arrival_ms, None),
-            MapRole::Readings => return self.readings(topic, payload, captures, arrival_ms, known, memory),
+            MapRole::Status => return self.text(TextForm::Status, payload, &captures, arrival_ms, None),
+            MapRole::Readings => return self.readings(topic, payload, &mut captures, arrival_ms, known, memory),
         }
         Ok(builder.message)
     }
@@ -49,7 +49,7 @@ impl CompiledMap {
         &'a self,
         topic: &'a str,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &mut Captures<'a>,
         arrival_ms: i64,
         known: KnownTopic,
         memory: &mut MapMemory,
@@ -69,12 +69,12 @@ impl CompiledMap {
     fn cbor<'a>(
         &'a self,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &Captures<'a>,
         arrival_ms: i64,
     ) -> Result<MappedMessage<'a>, String> {
         match unpacked(payload).map_err(|malformed| malformed.to_string())? {
-            Cow::Borrowed(payload) => self.of_cbor(payload, &captures, arrival_ms),
-            Cow::Owned(payload) => self.of_cbor(&payload, &captures, arrival_ms).map(MappedMessage::into_owned),
+            Cow::Borrowed(payload) => self.of_cbor(payload, captures, arrival_ms),
+            Cow::Owned(payload) => self.of_cbor(&payload, captures, arrival_ms).map(MappedMessage::into_owned),
         }
     }
 
@@ -94,7 +94,7 @@ impl CompiledMap {
         &'a self,
         topic: &'a str,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &Captures<'a>,
         arrival_ms: i64,
         memory: &mut MapMemory,
     ) -> Result<MappedMessage<'a>, String> {
@@ -104,9 +104,9 @@ impl CompiledMap {
         };
         let of_topic = SparkplugTopic { group, message_type, node, device: levels.next() };
         match sparkplug::unpacked_body(payload)? {
-            None => self.of_sparkplug(of_topic, payload, &captures, arrival_ms, memory),
+            None => self.of_sparkplug(of_topic, payload, captures, arrival_ms, memory),
             Some(body) => {
-                self.of_sparkplug(of_topic, &body, &captures, arrival_ms, memory).map(MappedMessage::into_owned)
+                self.of_sparkplug(of_topic, &body, captures, arrival_ms, memory).map(MappedMessage::into_owned)
             }
         }
     }
@@ -144,7 +144,7 @@ impl CompiledMap {
     fn json<'a>(
         &'a self,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &mut Captures<'a>,
         known: KnownTopic,
     ) -> Result<MappedMessage<'a>, String> {
         let malformed = match simdutf8::basic::from_utf8(payload).map(MapDocument::parse) {
@@ -160,20 +160,20 @@ impl CompiledMap {
     fn recovered_json<'a>(
         &'a self,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &Captures<'a>,
         known: KnownTopic,
         malformed: MalformedMessage,
     ) -> Result<MappedMessage<'a>, String> {
         let recovered = RecoveredText::of(payload, RULES, malformed).map_err(|malformed| malformed.to_string())?;
         let document = MapDocument::parse(recovered.text());
         let document = document.map_err(|syntax| recovered.malformed(syntax.into()).to_string())?;
-        Ok(self.of_document(&document, captures, known).into_owned())
+        Ok(self.of_document(&document, &mut captures.clone(), known).into_owned())
     }
 
     fn of_document<'a>(
         &'a self,
         document: &MapDocument<'a>,
-        captures: Captures<'a>,
+        captures: &mut Captures<'a>,
         known: KnownTopic,
     ) -> MappedMessage<'a> {
         if self.payload == PayloadFormat::HomeassistantDiscovery {
@@ -189,13 +189,13 @@ impl CompiledMap {
         &'a self,
         form: TextForm,
         payload: &'a [u8],
-        captures: Captures<'a>,
+        captures: &Captures<'a>,
         arrival_ms: i64,
         known: KnownTopic,
     ) -> Result<MappedMessage<'a>, String> {
         match text_of(payload)? {
-            Cow::Borrowed(text) => self.of_text(form, text, &captures, arrival_ms, known),
-            Cow::Owned(text) => self.of_text(form, &text, &captures, arrival_ms, known).map(MappedMessage::into_owned),
+            Cow::Borrowed(text) => self.of_text(form, text, captures, arrival_ms, known),
+            Cow::Owned(text) => self.of_text(form, &text, captures, arrival_ms, known).map(MappedMessage::into_owned),
         }
     }
 
@@ -240,7 +240,7 @@ enum TextForm {
 }
 
 /// The text of a payload, unpacked, without a byte order mark. Bytes that are no UTF-8 are replaced.
-fn text_of(payload: &[u8]) -> Result<Cow<'_, str>, String> {
+pub(super) fn text_of(payload: &[u8]) -> Result<Cow<'_, str>, String> {
     let text = match unpacked(payload).map_err(|malformed| malformed.to_string())? {
         Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),

@@ -7,7 +7,7 @@ use super::compiled::CompiledMap;
 use super::discoveries::DiscoveredTopic;
 use super::document::{MapDocument, shared};
 use super::glob::any_matches;
-use super::mapped::{Ignored, MappedMessage, MappedReading};
+use super::mapped::{Ignored, MappedMessage, MappedReading, MappedValue};
 use super::names::{AlteredKey, is_metric_name, metric_name};
 use super::pattern::Captures;
 use super::sample::Sample;
@@ -36,6 +36,18 @@ pub(super) struct ValuePlace<'d, 'a> {
     pub sample: Option<&'d Sample<'a>>,
 }
 
+/// Key of a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValueKey<'k> {
+    /// The key by which the value goes in all rules: its name where it has none.
+    pub key: &'k str,
+    /// Key in the payload; it is empty where the value has none.
+    pub path: &'k str,
+}
+
+/// Value of a reading and its unit.
+pub(super) type ReadValue<'a> = (MappedValue<'a>, Option<Cow<'a, str>>);
+
 impl<'d, 'a> ValuePlace<'d, 'a> {
     /// What templates are filled from.
     pub fn input(self, key: &'d Cow<'a, str>) -> TemplateInput<'d, 'a> {
@@ -59,17 +71,8 @@ impl CompiledMap {
         let unnamed = key.is_empty().then(|| self.metric.fill(place.input(&Cow::Borrowed(""))));
         let path = key;
         let key = unnamed.as_deref().unwrap_or(key);
-        let is_included = self.include.is_empty() || any_matches(&self.include, key);
-        if !is_included || any_matches(&self.exclude, key) {
-            builder.message.ignore_key(Ignored::Excluded, key);
-            return None;
-        }
-        let discovered = || {
-            let unit = builder.known.as_ref()?.unit(&self.value_key, path, &self.separator)?;
-            Some(Cow::Owned(unit.to_owned()))
-        };
-        let unit = unit.or_else(discovered);
-        let (value, unit) = match self.values.read(key, found, place.document, unit) {
+        let known = builder.known.as_deref();
+        let (value, unit) = match self.value(ValueKey { key, path }, (found, unit), place.document, known) {
             Ok(read) => read,
             Err(reason) => {
                 builder.message.ignore_key(reason, key);
@@ -78,8 +81,7 @@ impl CompiledMap {
         };
         let renamed = self.renamed(key);
         let name = match (&unnamed, renamed) {
-            (Some(_), Some(renamed)) => Cow::Borrowed(renamed),
-            (Some(name), None) => shared(name),
+            (Some(name), _) => self.name_of_unnamed(name),
             (None, Some(renamed)) => self.metric_of(place, Cow::Borrowed(renamed)),
             (None, None) => self.metric_of(place, owned_key()),
         };
@@ -90,6 +92,36 @@ impl CompiledMap {
             builder.altered.push((at.0, at.1, shared(&name)));
         }
         Some(MappedReading { metric: if is_name { name } else { metric_name(name) }, value, unit })
+    }
+
+    /// The value under a key, and its unit, or why it is no reading. `known` is what discovery messages said of the topic.
+    #[inline(always)]
+    pub(super) fn value<'a>(
+        &'a self,
+        ValueKey { key, path }: ValueKey<'_>,
+        (found, unit): (FoundValue<'a>, Option<Cow<'a, str>>),
+        document: Option<(&MapDocument<'a>, u32)>,
+        known: Option<&DiscoveredTopic>,
+    ) -> Result<ReadValue<'a>, Ignored> {
+        let is_included = self.include.is_empty() || any_matches(&self.include, key);
+        if !is_included || any_matches(&self.exclude, key) {
+            return Err(Ignored::Excluded);
+        }
+        let discovered = || {
+            let unit = known?.unit(&self.value_key, path, &self.separator)?;
+            Some(Cow::Owned(unit.to_owned()))
+        };
+        self.values.read(key, found, document, unit.or_else(discovered))
+    }
+
+    /// The metric of a value without a key, whose name is `key`.
+    pub(super) fn metric_of_unnamed<'a>(&'a self, key: &Cow<'a, str>) -> Cow<'a, str> {
+        metric_name(self.name_of_unnamed(key))
+    }
+
+    /// As [`CompiledMap::metric_of_unnamed`], before its characters are replaced.
+    fn name_of_unnamed<'a>(&'a self, key: &Cow<'a, str>) -> Cow<'a, str> {
+        self.renamed(key).map_or_else(|| shared(key), Cow::Borrowed)
     }
 
     /// The metric of a key, before its characters are replaced.

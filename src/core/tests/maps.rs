@@ -1,7 +1,7 @@
 //! Messages that maps take: their readings, the status of devices, and what is remembered across snapshots and replays.
 
 use super::{Effect, Input, OperatorHarness, T0};
-use crate::core::formats::{MapSettings, PayloadFormat, StatusSettings};
+use crate::core::formats::{MapSettings, OtherText, PayloadFormat, StatusSettings};
 use crate::core::map_activity::MapOutcome;
 use crate::core::operator::Operator;
 use crate::core::settings::{Settings, TenantSettings};
@@ -160,4 +160,64 @@ fn maps_that_do_not_compile_are_none() {
     let broken = MapSettings { topics: vec!["a/{/b".into()], ..flat() };
     let mut bench = OperatorHarness::new(settings(broken));
     bench.check(T0, &[sensor("desk", r#"{"t":1}"#)], &["missing_field -/- 0"]);
+}
+
+/// What an observer sees of an effect, without the topic.
+fn without_topic(effect: Effect) -> serde_json::Value {
+    let (Effect::Window { mut json, .. } | Effect::Error { mut json, .. }) = effect;
+    json.as_object_mut().unwrap().remove("topic");
+    json
+}
+
+/// Where the topic has device and metric in one piece, a message of one value takes a shorter way. `whole` has them, `halves` has
+/// the device in two levels.
+#[test]
+fn messages_of_one_value_give_the_same_on_either_way() {
+    const VALUES: [&str; 12] = ["21.5", "on", "", "nan", "x", "\"3\"", " 7 ", "1e400", "off", "999", "-0", "2;3"];
+    let map = |topic: &str, device: &str| MapSettings {
+        name: "scalar".into(),
+        payload: PayloadFormat::Scalar,
+        topics: vec![topic.into()],
+        device: device.into(),
+        metric: "{metric}".into(),
+        exclude: vec!["uptime*".into()],
+        rename: [("tC".to_owned(), "t".to_owned())].into(),
+        units: [("t*".to_owned(), "°C".to_owned())].into(),
+        scale: [("h".to_owned(), 0.1)].into(),
+        text: OtherText::Error,
+        ..MapSettings::default()
+    };
+    let run = |map: MapSettings, topic: &dyn Fn([&str; 2], &str) -> String| {
+        let tenants = vec![TenantSettings { prefix: "acme/".into(), max_devices: None }];
+        let mut bench = OperatorHarness::new(Settings { tenants, max_devices: 4, ..settings(map) });
+        let mut seen = Vec::new();
+        for round in 0..60_usize {
+            let inputs: Vec<_> = (0..12)
+                .map(|index| {
+                    let number = round * 12 + index;
+                    let device = [["de", "sk"], ["la", "mp"], ["p", "lug"]][number / 5 % 3];
+                    let metric = ["t", "h", "tC", "a b", "uptime_s", "t"][number % 6];
+                    let prefix = ["", "acme/"][number / 40 % 2];
+                    let input = match number % 17 {
+                        3 => Input::telemetry("desk", format!(r#"{{"metric":"n","value":{number}}}"#)),
+                        _ => Input::on(&format!("{prefix}{}", topic(device, metric)), VALUES[number * 7 % 12]),
+                    };
+                    if number % 13 == 4 { input.again() } else { input }
+                })
+                .collect();
+            let arrival_ms = T0 + round as i64 * 1_700;
+            seen.extend(bench.apply(arrival_ms, &inputs).into_iter().map(without_topic));
+        }
+        let activity = &bench.operator.map_activities()[0];
+        (seen, bench.operator.totals().clone(), activity.messages, activity.ignored)
+    };
+    let whole =
+        run(map("s/{device}/{metric}", "{device}"), &|device, metric| format!("s/{}/{metric}", device.concat()));
+    let halves = run(map("s/{first}/{second}/{metric}", "{first}{second}"), &|[first, second], metric| {
+        format!("s/{first}/{second}/{metric}")
+    });
+    assert!(
+        whole.0.iter().any(|json| json["unit"] == "°C") && whole.2[0] > 100 && whole.3.iter().any(|count| *count > 0)
+    );
+    assert_eq!(whole, halves);
 }

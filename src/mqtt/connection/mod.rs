@@ -13,6 +13,7 @@ mod appending;
 pub(super) mod broker_context;
 pub(super) mod journal_appender;
 mod keep_alive;
+mod other_topics;
 pub(super) mod protocol;
 mod protocol_context;
 pub(super) mod publish_decision;

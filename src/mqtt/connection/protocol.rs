@@ -185,7 +185,7 @@ impl Protocol {
     /// Notes that a quota kept the last publish from being retained or from a subscriber that should have got it. MQTT 5.0 has a
     /// reason code for QoS 1 and 2. A publish in the journal was accepted, so its acknowledgement stays.
     pub fn note_over_quota(&mut self) {
-        if self.version != ProtocolVersion::V5 || self.topic.ingest || self.last_qos == 0 {
+        if self.version != ProtocolVersion::V5 || self.topic.current.ingest || self.last_qos == 0 {
             return;
         }
         // A PUBREC with an error ends the exchange [section 4.3.3]: the client sends no PUBREL, and may use the identifier again.
@@ -333,7 +333,7 @@ impl Protocol {
         if publish.qos > 0 {
             self.check_receive_maximum()?;
         }
-        if let Some(refused) = self.topic.refused {
+        if let Some(refused) = self.topic.current.refused {
             return self.refuse(publish, refused);
         }
         if let Some(response) = properties.response_topic
@@ -353,26 +353,28 @@ impl Protocol {
         }
         match publish.qos {
             0 => {}
-            1 if self.topic.ingest || self.topic.subscribers => self.acks.push(frame::PUBACK, publish.packet_id, 0),
+            1 if self.topic.current.ingest || self.topic.current.subscribers => {
+                self.acks.push(frame::PUBACK, publish.packet_id, 0)
+            }
             1 => self.acks.push(frame::PUBACK, publish.packet_id, NO_MATCHING_SUBSCRIBERS),
             _ => self.acks.push(frame::PUBREC, publish.packet_id, 0),
         }
-        let counts = if self.topic.ingest { &mut self.received.ingest } else { &mut self.received.other };
+        let counts = if self.topic.current.ingest { &mut self.received.ingest } else { &mut self.received.other };
         counts[usize::from(publish.qos)] += 1;
-        if self.topic.ingest {
+        if self.topic.current.ingest {
             let is_repeat =
-                publish.retain && self.may_repeat && context.is_retained(self.topic.topic(), publish.payload);
+                publish.retain && self.may_repeat && context.is_retained(self.topic.current.name(), publish.payload);
             self.journal(&publish, is_repeat, records);
         } else {
-            self.received.unmatched += u64::from(!self.topic.subscribers && !self.topic.is_ignored());
+            self.received.unmatched += u64::from(!self.topic.current.subscribers && !self.topic.current.is_ignored());
             self.topic.count_unmatched(publish.payload, context);
         }
-        if !self.topic.subscribers && !publish.retain {
+        if !self.topic.current.subscribers && !publish.retain {
             return Ok(ProtocolEvent::None);
         }
         self.last_qos = publish.qos;
         Ok(ProtocolEvent::Forward(ForwardedPublish {
-            topic: self.topic.topic(),
+            topic: self.topic.current.name(),
             payload: publish.payload,
             properties,
             qos: publish.qos,
@@ -385,8 +387,8 @@ impl Protocol {
         self.received.ingest_bytes += publish.payload.len() as u64;
         let publish = record::PublishRecord {
             client_id: &self.client_id,
-            topic: self.topic.topic(),
-            own_device: self.topic.own_device.as_deref(),
+            topic: self.topic.current.name(),
+            own_device: self.topic.current.own_device.as_deref(),
             user: self.user.as_deref(),
             packet_id: publish.packet_id,
             qos: publish.qos,
@@ -478,7 +480,7 @@ impl Protocol {
         }
         let reason = match (self.version, refused) {
             (ProtocolVersion::V5, _) => NOT_AUTHORIZED,
-            (ProtocolVersion::V4, PublishRefusal::Reserved) if self.topic.topic().starts_with('$') => 0,
+            (ProtocolVersion::V4, PublishRefusal::Reserved) if self.topic.current.name().starts_with('$') => 0,
             (ProtocolVersion::V4, PublishRefusal::Denied(OnDeniedPublish::Ignore)) => 0,
             (ProtocolVersion::V4, PublishRefusal::Reserved | PublishRefusal::Denied(OnDeniedPublish::Disconnect)) => {
                 return Err(CloseReason::NotAuthorized);

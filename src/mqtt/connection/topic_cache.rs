@@ -1,7 +1,8 @@
-//! Cache of the topic that a connection published on last, and of the decisions about it.
+//! Cache of the topics that a connection published on last, and of the decisions about them.
 
 use std::sync::Arc;
 
+use super::other_topics::{MAX_NAME_BYTES, OtherTopics};
 use super::protocol_context::ProtocolContext;
 use super::publish_decision::PublishDecision;
 use super::unmatched_counts::UnmatchedCounts;
@@ -18,20 +19,17 @@ pub(crate) enum PublishRefusal {
     Denied(OnDeniedPublish),
 }
 
-/// The checked topic of the last publish, with the decisions that follow from it. A device publishes on one topic, so
-/// for nearly every publish the cache compares bytes and does nothing more.
+/// A checked topic, with the decisions that follow from it.
 #[derive(Debug, Default)]
-pub(crate) struct TopicCache {
+pub(crate) struct CheckedTopic {
     /// Name of the topic. It is empty before the first publish, since no publish has an empty topic.
-    topic: String,
+    name: String,
     /// Version of the subscriptions and access rules for which `subscribers`, `refused` and `own_device` hold.
     version: Option<u64>,
     /// Whether publishes on the topic are journaled.
     pub ingest: bool,
     /// The map that says that publishes on the topic carry nothing that counts.
     ignoring_map: Option<u16>,
-    /// Publishes on the topic, which a map ignores, that are not noted yet.
-    ignored: u64,
     /// Reason why this client may not publish on the topic; `None`: it may.
     pub refused: Option<PublishRefusal>,
     /// The only device that the client may speak for on the topic; `None`: the topic names the device, or the client
@@ -39,6 +37,29 @@ pub(crate) struct TopicCache {
     pub own_device: Option<Arc<str>>,
     /// Whether the topic has a subscriber.
     pub subscribers: bool,
+}
+
+impl CheckedTopic {
+    /// Name of the topic.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a map says that publishes on the topic carry nothing that counts.
+    pub fn is_ignored(&self) -> bool {
+        self.ignoring_map.is_some()
+    }
+}
+
+/// The topic of the last publish, and those of some before. A device publishes on one topic or on a few in turn, so for nearly
+/// every publish the cache compares bytes and does nothing more.
+#[derive(Debug, Default)]
+pub(crate) struct TopicCache {
+    /// The topic of the last publish.
+    pub current: CheckedTopic,
+    others: OtherTopics,
+    /// Publishes on the current topic, which a map ignores, that are not noted yet.
+    ignored: u64,
     /// Publishes on topics that are no ingest topics.
     pub unmatched: UnmatchedCounts,
     /// Place of the topic in `unmatched`, if it is no ingest topic.
@@ -56,60 +77,75 @@ impl TopicCache {
     /// The topic name is not valid or has too many levels, or the client may no longer publish anything.
     #[inline]
     pub fn select(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
-        if self.topic.as_bytes() == topic && self.version == Some(context.subscriptions_version()) {
+        if self.current.name.as_bytes() == topic && self.current.version == Some(context.subscriptions_version()) {
             return Ok(());
         }
         self.replace(topic, context)
     }
 
-    #[cold]
+    #[inline(never)]
     fn replace(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
-        if self.topic.is_empty() || self.topic.as_bytes() != topic {
-            let name = topic::plain_text(topic).ok_or(CloseReason::Malformed)?;
-            if name.is_empty() || !topic::is_shallow(name) {
-                return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
-            }
-            if !topic::is_valid_name(name) || !context.allows_levels(name) {
-                return Err(CloseReason::TopicName);
-            }
+        if self.current.name.is_empty() || self.current.name.as_bytes() != topic {
             self.note_ignored(context);
-            self.topic.clear();
-            self.topic.push_str(name);
-            self.ingest = context.is_ingest(name);
-            self.ignoring_map = if self.ingest { None } else { context.ignoring_map(name) };
             self.unmatched_place = None;
-            self.refused = None;
             self.encoded = false;
+            if !self.others.take(topic, &mut self.current) {
+                self.check(topic, context)?;
+            }
         }
         // The version is read before the answers: a change in between is then looked up once more at the next publish,
         // and not missed.
-        self.version = Some(context.subscriptions_version());
-        self.subscribers = context.has_subscribers(&self.topic);
+        let version = Some(context.subscriptions_version());
+        if self.current.version == version {
+            return Ok(());
+        }
+        self.current.version = version;
+        self.current.subscribers = context.has_subscribers(&self.current.name);
         self.judge(context)
     }
 
+    /// Makes `topic` the current topic, which it was not lately.
+    #[cold]
+    fn check(&mut self, topic: &[u8], context: &impl ProtocolContext) -> Result<(), CloseReason> {
+        let name = topic::plain_text(topic).ok_or(CloseReason::Malformed)?;
+        if name.is_empty() || !topic::is_shallow(name) {
+            return Err(CloseReason::Malformed); // [MQTT-4.7.3-1]
+        }
+        if !topic::is_valid_name(name) || !context.allows_levels(name) {
+            return Err(CloseReason::TopicName);
+        }
+        let ingest = context.is_ingest(name);
+        let mut buffer = std::mem::take(&mut self.current.name);
+        buffer.clear();
+        buffer.shrink_to(MAX_NAME_BYTES);
+        buffer.push_str(name);
+        self.current = CheckedTopic {
+            name: buffer,
+            ingest,
+            ignoring_map: if ingest { None } else { context.ignoring_map(name) },
+            ..CheckedTopic::default()
+        };
+        Ok(())
+    }
+
     fn judge(&mut self, context: &impl ProtocolContext) -> Result<(), CloseReason> {
-        let (refused, own_device) = if context.is_reserved(&self.topic) {
+        let current = &mut self.current;
+        let (refused, own_device) = if context.is_reserved(&current.name) {
             (Some(PublishRefusal::Reserved), None)
         } else {
-            match context.decide_publish(&self.topic)? {
+            match context.decide_publish(&current.name)? {
                 PublishDecision::Allowed { own_device } => (None, own_device),
                 PublishDecision::Denied(action) => (Some(PublishRefusal::Denied(action)), None),
             }
         };
-        if matches!(refused, Some(PublishRefusal::Denied(_))) && refused != self.refused {
-            context.note_denied(&self.topic);
+        if matches!(refused, Some(PublishRefusal::Denied(_))) && refused != current.refused {
+            context.note_denied(&current.name);
         }
-        if own_device != self.own_device {
+        if own_device != current.own_device {
             self.encoded = false;
         }
-        (self.refused, self.own_device) = (refused, own_device);
+        (current.refused, current.own_device) = (refused, own_device);
         Ok(())
-    }
-
-    /// Whether a map says that publishes on the topic carry nothing that counts.
-    pub fn is_ignored(&self) -> bool {
-        self.ignoring_map.is_some()
     }
 
     /// Notes the publishes on topics that are no ingest topics.
@@ -122,7 +158,7 @@ impl TopicCache {
     #[inline]
     fn note_ignored(&mut self, context: &impl ProtocolContext) {
         if self.ignored > 0
-            && let Some(map) = self.ignoring_map
+            && let Some(map) = self.current.ignoring_map
         {
             context.note_ignored(map, std::mem::take(&mut self.ignored));
         }
@@ -131,21 +167,16 @@ impl TopicCache {
     /// Counts a publish on the topic, which is no ingest topic.
     #[inline]
     pub fn count_unmatched(&mut self, payload: &[u8], context: &impl ProtocolContext) {
-        context.show_unjournaled(&self.topic, payload, self.ignoring_map);
-        if self.is_ignored() {
+        context.show_unjournaled(&self.current.name, payload, self.current.ignoring_map);
+        if self.current.is_ignored() {
             self.ignored += 1;
             return;
         }
         if self.unmatched_place.is_none() {
-            self.unmatched_place = self.unmatched.place(&self.topic, context);
+            self.unmatched_place = self.unmatched.place(&self.current.name, context);
         }
         if let Some(place) = self.unmatched_place {
-            self.unmatched.count(place, payload, self.subscribers);
+            self.unmatched.count(place, payload, self.current.subscribers);
         }
-    }
-
-    /// Name of the current topic.
-    pub fn topic(&self) -> &str {
-        &self.topic
     }
 }

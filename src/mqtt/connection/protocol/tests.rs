@@ -287,6 +287,61 @@ fn a_repetition_after_a_take_over_waits_for_the_append_of_the_connection_before(
     assert_eq!(case.acks(7), [(frame::PUBREC, 9, 0)]);
 }
 
+/// Whichever topics come, and whatever changes meanwhile: the answers are those of the topic at hand.
+#[test]
+fn topics_in_turn_keep_their_own_answers() {
+    for topics in [2, 8, 15, 16, 17, 40] {
+        let mut case = ProtocolCase::new(ProtocolVersion::V4);
+        let own = |device: &str| PublishDecision::Allowed { own_device: Some(device.into()) };
+        case.context.decisions = vec![("devices/1/telemetry", own("b"))];
+        let long = format!("devices/{}/telemetry", "l".repeat(300));
+        for round in 0..6_u64 {
+            match round {
+                2 => case.context.subscriptions = vec!["devices/0/telemetry"],
+                3 => case.context.decisions.push(("devices/0/telemetry", own("c"))),
+                _ => {}
+            }
+            case.context.changes += u64::from(round == 3);
+            let mut expected = Vec::new();
+            for index in 0..topics {
+                let ingest = format!("devices/{index}/telemetry");
+                for topic in [ingest.as_str(), "other", "ignored/a", &long] {
+                    case.publish(topic, 0, 0, "x").unwrap();
+                }
+                let device = match index {
+                    0 if round >= 3 => "(c)",
+                    1 => "(b)",
+                    _ => "",
+                };
+                expected.extend([format!("c{device} {ingest} 0/0 x"), format!("c {long} 0/0 x")]);
+                case.protocol.end_read(&case.context);
+                assert_eq!(case.context.ignored.get(), (0, 1));
+            }
+            let records = case.append(Some(1));
+            assert_eq!(records.len(), expected.len());
+            let forwards = std::mem::take(&mut case.events);
+            assert_eq!(forwards.len(), usize::from(round >= 2), "{topics} topics, round {round}");
+            for (record, expected) in records.iter().zip(expected) {
+                assert_eq!(*record, expected, "{topics} topics, round {round}");
+            }
+        }
+    }
+}
+
+/// Each time that a denied topic follows another one, the denial is reported.
+#[test]
+fn denied_topics_in_turn_are_denied_each_time() {
+    let mut case = ProtocolCase::new(ProtocolVersion::V4);
+    case.context.decisions = vec![("devices/d/telemetry", PublishDecision::Denied(OnDeniedPublish::Ignore))];
+    for _ in 0..3 {
+        case.publish("devices/d/telemetry", 0, 0, "x").unwrap();
+        case.publish("devices/d/telemetry", 0, 0, "x").unwrap();
+        case.publish("devices/a/telemetry", 0, 0, "x").unwrap();
+    }
+    assert_eq!(*case.context.noted.borrow(), ["devices/d/telemetry"; 3]);
+    assert_eq!(case.append(Some(1)), ["c devices/a/telemetry 0/0 x"; 3]);
+}
+
 #[test]
 fn subscribers_are_looked_up_when_they_change() {
     let mut case = ProtocolCase::new(ProtocolVersion::V4);
