@@ -65,7 +65,9 @@ impl ModelNumbers {
             let base = if wraps { self.base + 256 } else { at - reading.0 };
             let follows = self.seen.last().is_some_and(|&top| at == top + 1);
             let again = self.finds(reading);
-            if self.remembers_old(element, now_ms) || base > 0 && !follows && element.dated && again {
+            // Numbers may have begun anew below the first one.
+            let first_again = element.dated && self.first.iter().take(16).any(|first| first == reading);
+            if first_again || self.remembers_old(element, now_ms) || base > 0 && !follows && element.dated && again {
                 return self.duplicate(now_ms);
             }
             self.insert(at, reading.0, wraps);
