@@ -33,6 +33,11 @@ impl TakenTopic {
 pub(super) struct KnownTopics(HashMap<Box<str>, Option<TakenTopic>, foldhash::quality::RandomState>);
 
 impl KnownTopics {
+    /// Number of topics that are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What is known of `topic` under `maps`, which are always the same; `None` where no map takes its messages.
     pub fn find(&mut self, maps: &Maps, topic: &str) -> Option<TakenTopic> {
         if let Some(found) = self.0.get(topic) {
@@ -63,10 +68,10 @@ mod tests {
         for topic in ["a/1/x", "a/1/y", "a/1/x", "a/1/y", &long, &long] {
             assert_eq!(known.find(&maps, topic).map(|topic| topic.found), maps.find(topic), "{topic}");
         }
-        assert_eq!(known.0.len(), 2);
+        assert_eq!(known.len(), 2);
         for index in 0..2 * MAX_TOPICS {
             assert!(known.find(&maps, &format!("a/{index}/x")).is_some());
         }
-        assert!((1..=MAX_TOPICS).contains(&known.0.len()));
+        assert!((1..=MAX_TOPICS).contains(&known.len()));
     }
 }

@@ -190,6 +190,7 @@ impl Operator {
             clients: self.clients.len(),
             extra_digests: self.extra_digests,
             offline: self.offline,
+            known_topics: self.settings.rules.known_topics.len(),
             discovered_topics,
             discoveries_replaced,
         }

@@ -93,6 +93,8 @@ pub struct Sizes {
     pub offline: usize,
     /// Topics that discovery messages spoke of.
     pub discovered_topics: usize,
+    /// Topics of which is remembered which map takes them.
+    pub known_topics: usize,
     /// Number of such topics that gave way to others, since the journal began.
     pub discoveries_replaced: u64,
 }

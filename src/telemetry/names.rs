@@ -141,6 +141,7 @@ metrics! {
     WINDOW_LAG_SECONDS Gauge "weir_window_lag_seconds" "Wall clock minus the lowest watermark of devices with open windows.";
     EVENT_TIME_LAG_SECONDS Gauge "weir_event_time_lag_seconds" "Wall clock minus the newest event time accepted.";
     DEVICES Gauge "weir_devices" "Devices in the state.";
+    KNOWN_TOPICS Gauge "weir_known_topics" "Topics beside those of weir's own form of which weir remembers which map takes them, if any. At 65536 all are forgotten, and those in use come back.";
     DISCOVERED_TOPICS Gauge "weir_discovered_topics" "Topics whose units and names discovery messages said. At most 4096 are kept.";
     DISCOVERED_TOPICS_REPLACED Counter "weir_discovered_topics_replaced_total" "Topics of discovery messages that were forgotten because there were too many, since the journal began. Units that devices have stay.";
     DEVICES_OFFLINE Gauge "weir_devices_offline" "Devices in the state that said that they are offline, by the status topics of maps.";

@@ -169,6 +169,7 @@ fn pipeline(state: &ApiShared, status: &PipelineStatus) {
     gauge!(names::BACKLOG_WINDOWS).set(status.sizes.backlog_windows as f64);
     gauge!(names::BACKLOG_DEVICES).set(status.sizes.backlog_devices as f64);
     gauge!(names::DEVICES).set(status.sizes.devices as f64);
+    gauge!(names::KNOWN_TOPICS).set(status.sizes.known_topics as f64);
     gauge!(names::DISCOVERED_TOPICS).set(status.sizes.discovered_topics as f64);
     counter!(names::DISCOVERED_TOPICS_REPLACED).absolute(status.sizes.discoveries_replaced);
     gauge!(names::DEVICES_OFFLINE).set(status.sizes.offline as f64);
