@@ -183,6 +183,12 @@ impl<'a> Document<'a> {
                     self.set.entry(format!("validate.metrics.{metric}")).or_insert_with(|| origin.clone());
                     self.metric_value(origin, &metric, key, RawValue::Text(&value));
                 }
+                ["ingest", "map", ..] => {
+                    let expected =
+                        "tables [[ingest.map]] in the configuration file, or preset files in ingest.map_files";
+                    let problem = ConfigProblem::new("a variable cannot be a map", expected);
+                    self.fault(origin, parts.join("."), problem);
+                }
                 [outer, inner, key] if keys::is_section(&format!("{outer}.{inner}")) => {
                     self.value(origin, &format!("{outer}.{inner}"), key, RawValue::Text(&value));
                 }

@@ -140,7 +140,14 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 fn maps(document: &mut Document<'_>) {
     let directory = document.config.ingest.map_files.clone();
     let (files, faults) = directory.as_deref().map(maps::read_directory).unwrap_or_default();
-    document.faults.extend(faults);
+    let files_at = document.origin(maps::MAP_FILES);
+    // Where the directory cannot be read, its name is wrong.
+    let of_directory = |fault: &ConfigFault| fault.key == maps::MAP_FILES;
+    let at_its_key = faults.into_iter().map(|fault| match of_directory(&fault) {
+        true => ConfigFault { origin: files_at.clone(), ..fault },
+        false => fault,
+    });
+    document.faults.extend(at_its_key);
     let presets_at = document.origin("ingest.presets");
     let ingest = &document.config.ingest;
     let native = ingest.telemetry_topics.iter().chain(&ingest.error_topics).map(String::as_str).collect();

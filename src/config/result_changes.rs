@@ -67,6 +67,9 @@ const FIELDS: &[(&str, &str, HoldsFrom)] = &[
     ("rules", "", Unsaid),
 ];
 
+/// Names of maps that a line shows of each kind.
+const SHOWN_MAPS: usize = 5;
+
 /// One line for each key whose value differs: the values, and from when the new one holds. `now_ms` is the present.
 pub fn result_changes(before: &Settings, after: &Settings, now_ms: i64) -> Vec<String> {
     let (old, new) = (fields(before), fields(after));
@@ -97,6 +100,10 @@ pub fn result_changes(before: &Settings, after: &Settings, now_ms: i64) -> Vec<S
             }
             Unsaid => continue,
         };
+        if *name == "maps" {
+            lines.push(format!("{key} and the presets: {}; {holds}", changed_maps(&old, &new)));
+            continue;
+        }
         let values = match (shown(name, &old), shown(name, &new)) {
             (Some(old), Some(new)) => format!("{old} -> {new}"),
             _ => "changed".to_owned(),
@@ -128,6 +135,25 @@ fn fields(settings: &Settings) -> Map<String, Value> {
         // Settings are an object of values that JSON can express.
         _ => Map::new(),
     }
+}
+
+/// Names of the maps that are new, are gone, or differ, at most a few of each.
+fn changed_maps(old: &Value, new: &Value) -> String {
+    let maps = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let (old, new) = (maps(old), maps(new));
+    let find = |maps: &[Value], map: &Value| maps.iter().find(|other| other["name"] == map["name"]).cloned();
+    let kinds: [(&str, Vec<&Value>); 3] = [
+        ("new", new.iter().filter(|map| find(&old, map).is_none()).collect()),
+        ("gone", old.iter().filter(|map| find(&new, map).is_none()).collect()),
+        ("changed", new.iter().filter(|map| find(&old, map).is_some_and(|other| other != **map)).collect()),
+    ];
+    let some = kinds.iter().filter(|(_, maps)| !maps.is_empty()).map(|(kind, maps)| {
+        let names: Vec<&str> = maps.iter().filter_map(|map| map["name"].as_str()).take(SHOWN_MAPS).collect();
+        let more = if maps.len() > names.len() { ", ..." } else { "" };
+        format!("{} {kind} ({}{more})", maps.len(), names.join(", "))
+    });
+    let text = some.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "in another order".to_owned() } else { text }
 }
 
 /// The value as in the configuration; `None` for lists and tables, which may be long.
@@ -197,6 +223,23 @@ mod tests {
             Settings { allowed_devices: vec!["a".into()], ..Settings::default() },
             &["validate.allowed_devices: changed; "],
         );
+        let map = |name: &str, topic: &str| crate::core::formats::MapSettings {
+            name: name.into(),
+            topics: vec![topic.into()],
+            ..Default::default()
+        };
+        let maps = |maps: &[(&str, &str)]| Settings {
+            maps: maps.iter().map(|(name, topic)| map(name, topic)).collect(),
+            ..Settings::default()
+        };
+        let before = maps(&[("a", "a"), ("b", "b")]);
+        let changed = |after: &Settings| result_changes(&before, after, NOW_MS).concat();
+        let told = changed(&maps(&[("b", "x"), ("c", "c")]));
+        assert!(
+            told.starts_with("ingest.map and the presets: 1 new (c), 1 gone (a), 1 changed (b); holds for"),
+            "{told}"
+        );
+        assert!(changed(&maps(&[("b", "b"), ("a", "a")])).contains("in another order"));
         let scope = crate::core::settings::WatermarkScope::Global;
         check(
             Settings { watermark: scope, ..Settings::default() },

@@ -139,7 +139,7 @@ impl fmt::Display for DeviceClockFault {
             Self::TimeZone(zone_ms) => write!(
                 f,
                 "it seems to send local time of {} as UTC; let it send UTC, or text with its zone, or text without a zone \
-                 and set ingest.timezone",
+                 and set ingest.timezone, in a map timezone",
                 zone_name(zone_ms)
             ),
             Self::Constant(offset_ms) => write!(

@@ -184,6 +184,9 @@ impl fmt::Display for ReadingProblem<'_> {
                 "the value is the string {:?}, which is no number; send a number, or null where there is none",
                 Excerpt(text)
             ),
+            Self::InvalidDeviceId("") => f.write_str(
+                "the device has no id; send 1 to 128 bytes of UTF-8, or set device of the map to what its messages have",
+            ),
             Self::InvalidDeviceId(id) => write!(
                 f,
                 "{:?} is no device id; send 1 to 128 bytes of UTF-8 without control characters, `/`, `+`, `#`, and without \
@@ -202,6 +205,10 @@ impl fmt::Display for ReadingProblem<'_> {
                  role with any_device",
                 Excerpt(own),
                 Excerpt(payload)
+            ),
+            Self::InvalidMetric("") => f.write_str(
+                "the metric has no name; send 1 to 64 characters, or for one value a topic set payload = \"scalar\" and \
+                 metric of the map",
             ),
             Self::InvalidMetric(metric) => {
                 write!(f, "{:?} is no metric name; send 1 to 64 characters of A-Z a-z 0-9 . _ : / -", Excerpt(metric))

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use toml::de::DeTable;
 
+use super::MAP_FILES;
 use super::draft::{MapDraft, read_maps};
 use super::known::MapOrigin;
 use crate::config::fault::{ConfigFault, ConfigOrigin, ConfigProblem};
@@ -133,7 +134,11 @@ pub(in crate::config) fn read_directory(directory: &Path) -> (Vec<Preset>, Vec<C
     };
     let names = match toml_files(directory) {
         Ok(names) => names,
-        Err(error) => return (Vec::new(), vec![fault(directory, &error)]),
+        Err(error) => {
+            let problem = ConfigProblem::new(format!("{} cannot be read: {error}", directory.display()), "a directory");
+            let wrong = ConfigFault { key: MAP_FILES.into(), problem, ..fault(directory, &error) };
+            return (Vec::new(), vec![wrong]);
+        }
     };
     let (mut presets, mut faults) = (Vec::new(), Vec::new());
     for path in names {

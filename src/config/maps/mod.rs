@@ -16,6 +16,8 @@ pub(super) use files::read_directory;
 pub use files::{Preset, embedded_presets};
 pub use known::{KnownMap, MapOrigin, MapState, PresetChoice};
 
+/// The key of the directory with preset files.
+pub(super) const MAP_FILES: &str = "ingest.map_files";
 /// The key of the tables of maps.
 pub(super) const INGEST_MAP: &str = "ingest.map";
 

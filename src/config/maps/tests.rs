@@ -242,5 +242,5 @@ fn preset_files_of_a_person_are_read() {
             &line(7, "map.w.format: there is no such key; expected optional, name, topics"),
         ],
     );
-    check("[ingest]\nmap_files = '/nowhere'\n", &["/nowhere: cannot be read: "]);
+    check("[ingest]\nmap_files = '/nowhere'\n", &["weir.toml:2: ingest.map_files: /nowhere cannot be read: "]);
 }

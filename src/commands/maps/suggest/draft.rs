@@ -34,9 +34,26 @@ pub fn suggest(filter: &str, seen: &[SeenMessage], config: &Config) -> anyhow::R
     if seen.is_empty() {
         bail!("all messages on {filter} are empty");
     }
-    if let Some(text) = by_known_map(&seen, config) {
-        return Ok(text);
-    }
+    let Some(known) = by_known_map(&seen, config) else { return own_maps(filter, seen, config) };
+    // Topics that begin with a wildcard may be those of other devices.
+    let own = if known.is_on { None } else { own_maps(filter, seen, config).ok() };
+    let lines = own.iter().flat_map(|own| own.lines()).map(|line| format!("# {line}").trim_end().to_owned() + "\n");
+    let other = lines.collect::<String>();
+    Ok(if other.is_empty() {
+        known.text
+    } else {
+        format!("{}\n# For other devices, a map of your own:\n{other}", known.text)
+    })
+}
+
+/// A known map that takes the messages, as a configuration.
+struct KnownSuggestion {
+    is_on: bool,
+    text: String,
+}
+
+/// The text of a configuration with new maps for the messages.
+fn own_maps(filter: &str, seen: Vec<SeenMessage>, config: &Config) -> anyhow::Result<String> {
     let mut groups: BTreeMap<usize, Vec<SeenMessage>> = BTreeMap::new();
     for message in seen {
         groups.entry(message.topic.split('/').count()).or_default().push(message);
@@ -67,16 +84,19 @@ pub fn suggest(filter: &str, seen: &[SeenMessage], config: &Config) -> anyhow::R
 }
 
 /// A known map that makes readings of the messages, and takes their topics or is optional.
-fn by_known_map(seen: &[SeenMessage], config: &Config) -> Option<String> {
+fn by_known_map(seen: &[SeenMessage], config: &Config) -> Option<KnownSuggestion> {
     let fits = |map: &&KnownMap| prove(&map.settings, seen).is_some_and(|proof| proof.is_good());
     let mut known = config.ingest.maps.iter().filter(|map| map.state != MapState::Replaced);
     let found = known.clone().filter(|map| map.state == MapState::On).find(fits).or_else(|| known.find(fits))?;
     let name = &found.settings.name;
     let proof = prove(&found.settings, seen)?.sentence();
-    Some(match found.state {
-        MapState::On => format!("# The map {name} is on and takes these messages; nothing is to do. {proof}\n"),
-        _ => format!("# {proof} `weir maps show {name}` prints the map.\n[[ingest.map]]\nformat = {name:?}\n"),
-    })
+    let is_on = found.state == MapState::On;
+    let text = if is_on {
+        format!("# The map {name} is on and takes these messages; nothing is to do. {proof}\n")
+    } else {
+        format!("# {proof} `weir maps show {name}` prints the map.\n[[ingest.map]]\nformat = {name:?}\n")
+    };
+    Some(KnownSuggestion { is_on, text })
 }
 
 /// A new map for messages on topics with equally many levels.
@@ -293,6 +313,7 @@ mod tests {
     fn a_preset_that_is_off_is_named() {
         let text = check("#", &[("node/sensor/t/state", "21.5")], &["node/t=21.5"]);
         assert!(text.contains("format = \"esphome\""), "{text}");
+        assert!(text.contains("# For other devices, a map of your own:\n# # It makes 1 readings"), "{text}");
         let text = check("#", &[("evcc/site/power", "5")], &["evcc.site/power=5"]);
         assert!(text.starts_with("# The map evcc is on"), "{text}");
     }

@@ -5,7 +5,7 @@ mod fields;
 mod topics;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,6 +40,13 @@ pub fn run(arguments: &SuggestArguments, config: &Config) -> anyhow::Result<Exit
     if !is_filter(filter) {
         bail!("{filter:?} is no topic filter such as plant/pump-7/state or plant/+/state");
     }
+    let native = config.ingest.telemetry_topics.iter().chain(&config.ingest.error_topics);
+    if native.clone().any(|pattern| filter_matches(pattern, filter)) {
+        bail!(
+            "messages on {filter} are of weir's own form, and no map is asked: send {{\"metric\":\"temperature\",\"value\":21.5}} \
+             there, or publish on another topic (ingest.telemetry_topics)"
+        );
+    }
     let seen = match &arguments.file {
         Some(file) => of_file(file, filter, arguments.count)?,
         None => live(arguments, config)?,
@@ -61,9 +68,13 @@ pub fn run(arguments: &SuggestArguments, config: &Config) -> anyhow::Result<Exit
 
 /// Messages of a file as `weir maps test` reads it.
 fn of_file(file: &Path, filter: &str, count: usize) -> anyhow::Result<Vec<SeenMessage>> {
-    let open = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    let reader: Box<dyn BufRead> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
+    };
     let mut seen = Vec::new();
-    for (number, line) in (1..).zip(BufReader::new(open).lines()) {
+    for (number, line) in (1..).zip(reader.lines()) {
         let context = || format!("{}, line {number}", file.display());
         let line = line.with_context(context)?;
         if line.trim().is_empty() {

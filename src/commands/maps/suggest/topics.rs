@@ -58,7 +58,9 @@ impl SeenPattern {
                 || !may_be_literal(&at(&first, index))
         };
         let open: Vec<usize> = (0..count).filter(|index| is_open(*index)).collect();
-        let metric = (has_metric && count > 1).then(|| count - 1);
+        // Where the filter has wildcards before a name at its end, only messages of that name are asked for.
+        let named = wanted.last().copied().filter(|last| *last != "+" && *last != "#" && filter.contains(['+', '#']));
+        let metric = (has_metric && count > 1 && named.is_none()).then(|| count - 1);
         let device = device_level(&first, &open, metric);
         let name = |index: usize| match index {
             _ if Some(index) == device => "device".to_owned(),
@@ -78,7 +80,7 @@ impl SeenPattern {
         Self {
             pattern: levels.collect::<Vec<_>>().join("/"),
             device: device.map(template),
-            metric: metric.map(|_| "{metric}".to_owned()),
+            metric: metric.map(|_| "{metric}".to_owned()).or_else(|| named.filter(|_| has_metric).map(str::to_owned)),
         }
     }
 }
@@ -141,6 +143,7 @@ mod tests {
         let same = ["plant/hall/a/up", "plant/yard/a/up", "plant/yard/b/up"];
         check("plant/#", &same, false, ("plant/{level2}/{device}/up", Some("{level2}.{device}")));
         check("#", &["rooms/kitchen/temp", "rooms/kitchen/hum"], true, ("rooms/{device}/{metric}", Some("{device}")));
+        check("rooms/+/temp", &["rooms/kitchen/temp"], true, ("rooms/{device}/temp", Some("{device}")));
         check("#", &["rooms/kitchen/temp", "rooms/hall/temp"], true, ("rooms/{device}/{metric}", Some("{device}")));
     }
 
