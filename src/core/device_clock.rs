@@ -138,8 +138,8 @@ impl fmt::Display for DeviceClockFault {
             }
             Self::TimeZone(zone_ms) => write!(
                 f,
-                "it seems to send local time of {} as UTC; let it send UTC, or text with its zone, or text without a zone \
-                 and set ingest.timezone, in a map timezone",
+                "it seems to send local time of {} as UTC; send UTC, text with its zone, or text without one and set \
+                 ingest.timezone (maps: timezone)",
                 zone_name(zone_ms)
             ),
             Self::Constant(offset_ms) => write!(

@@ -437,8 +437,8 @@ fn local_time_that_is_sent_as_utc_is_mended_in_three_ways() {
     let sentences =
         (0..4).map(|second| last_sentence(&mut harness, T0 + second * 1_000, &reading(second * 1_000 + HOUR_MS, 1.0)));
     let sentence = sentences.last().unwrap_or_default();
-    let advice = "it seems to send local time of +01:00 as UTC; let it send UTC, or text with its zone, or text without a \
-                  zone and set ingest.timezone";
+    let advice = "it seems to send local time of +01:00 as UTC; send UTC, text with its zone, or text without one and set \
+                  ingest.timezone (maps: timezone)";
     assert!(sentence.starts_with("timestamp_in_future: ") && sentence.ends_with(advice), "{sentence}");
     assert_eq!(last_sentence(&mut harness, T0 + 4_000, &reading(4_000, 1.0)), "");
     assert_eq!(last_sentence(&mut harness, T0 + 5_000, &text("11:32:50+01:00")), "");
