@@ -13,6 +13,9 @@ const MAX_BYTES: usize = 256;
 /// Characters that separate parts of a name.
 const SEPARATORS: [char; 6] = ['.', '/', ':', '-', '_', ' '];
 
+/// Tag of a line of Influx that names the machine on which the line was made.
+const HOST_TAG: &str = "host";
+
 /// A template.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Template {
@@ -38,6 +41,8 @@ enum TemplateSource {
     Measurement,
     BaseName,
     Tag(Box<str>),
+    /// Values of all tags but [`HOST_TAG`], with points between them.
+    Tags,
 }
 
 /// What a template is filled from.
@@ -94,7 +99,8 @@ impl Template {
         matches!(&*self.parts, [TemplatePart::FirstOf(sources)] if matches!(**sources, [TemplateSource::Key]))
     }
 
-    /// The text of the template. Separators that have nothing before or behind them are left out.
+    /// The text of the template. Separators that have nothing before or behind them are left out, and one of two that have nothing
+    /// between them.
     pub fn fill<'a>(&'a self, input: TemplateInput<'_, 'a>) -> Cow<'a, str> {
         match &*self.parts {
             [TemplatePart::Text(text)] => return Cow::Borrowed(text),
@@ -108,6 +114,9 @@ impl Template {
         for part in &self.parts {
             match part {
                 TemplatePart::Text(text) if filled.is_empty() && is_missing => {
+                    filled.push_str(text.trim_start_matches(SEPARATORS));
+                }
+                TemplatePart::Text(text) if is_missing && filled.ends_with(SEPARATORS) => {
                     filled.push_str(text.trim_start_matches(SEPARATORS));
                 }
                 TemplatePart::Text(text) => filled.push_str(text),
@@ -165,6 +174,7 @@ impl TemplateSource {
                 "key" | "field" => Ok(Self::Key),
                 "measurement" => Ok(Self::Measurement),
                 "bn" => Ok(Self::BaseName),
+                "tags" => Ok(Self::Tags),
                 _ => Err(format!("no pattern of the map sets {{{text}}}")),
             },
         }
@@ -182,6 +192,10 @@ impl TemplateSource {
             Self::Key => Some(shared(input.key)),
             Self::Measurement => names()?.measurement.as_ref().map(shared),
             Self::BaseName => names()?.base_name.as_ref().map(shared),
+            Self::Tags => {
+                let values = names()?.tags.iter().filter(|(key, _)| **key != *HOST_TAG).map(|(_, value)| &**value);
+                Some(Cow::Owned(values.collect::<Vec<_>>().join(".")))
+            }
             Self::Tag(tag) => names()?.tags.iter().find(|(key, _)| **key == **tag).map(|(_, value)| shared(value)),
         }
     }

@@ -201,12 +201,13 @@ pub(super) fn is_same_word(word: &str, text: &str) -> bool {
         || (!word.is_ascii() && word.chars().flat_map(char::to_lowercase).eq(text.chars().flat_map(char::to_lowercase)))
 }
 
-/// The decimal number that a text is: no hex, no comma, no unit.
+/// The decimal number that a text is: no hex, no comma, no unit. A text such as `04E12345`, which is no finite number, is an identifier.
 fn decimal(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let starts = unsigned.strip_prefix('.').unwrap_or(unsigned).starts_with(|c: char| c.is_ascii_digit());
     let is_decimal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
-    if starts && text.bytes().all(is_decimal) { text.parse().ok() } else { None }
+    let number: Option<f64> = if starts && text.bytes().all(is_decimal) { text.parse().ok() } else { None };
+    number.filter(|number| number.is_finite())
 }
 
 impl CompiledConversion {
