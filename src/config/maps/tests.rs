@@ -74,7 +74,10 @@ fn presets_are_chosen() {
     assert_eq!((preset_state(&off, "tasmota"), off.settings().maps.len()), (Some(MapState::Off), 0));
     let named = good("[ingest]\npresets = ['esphome', 'homie', 'shelly']\n");
     let on: Vec<String> = named.settings().maps.into_iter().map(|map| map.name).collect();
-    assert_eq!(on, ["esphome", "homie5", "homie4", "shelly_gen1", "shelly_gen2"]);
+    assert_eq!(
+        on,
+        ["esphome", "homie5", "homie4", "shelly_gen1", "shelly_gen1_json", "shelly_gen2_shellies", "shelly_gen2"]
+    );
 }
 
 #[test]
@@ -131,10 +134,10 @@ fn a_table_wins_over_its_preset() {
 fn a_preset_gives_way_to_topics_of_the_configuration() {
     let config = good(
         "[[ingest.map]]\nname = 'plc'\ntopics = ['iotgateway', 'iotgateway/{line}']\ndevice = '{line|=gateway}'\n\
-         [[ingest.map]]\nname = 'gateway'\ntopics = ['influx/{host}']\ndevice = '{host}'\npayload = 'line'\n",
+         [[ingest.map]]\nname = 'gateway'\ntopics = ['evcc/site/{host+}']\ndevice = '{host}'\npayload = 'line'\n",
     );
     assert_eq!(preset_state(&config, "kepware_iot_gateway"), Some(MapState::Replaced));
-    assert_eq!(map(&config, "influx").topics, ["telegraf/{source}/{plugin}"]);
+    assert_eq!(map(&config, "evcc").topics, ["evcc/loadpoints/{loadpoint}/{metric+}"]);
     assert_eq!(map(&config, "gateway").payload, PayloadFormat::Line);
 }
 
