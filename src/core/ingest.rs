@@ -224,12 +224,12 @@ impl Operator {
         if origin.publish.qos == 0 || !self.settings.current.dedup || ignores || self.is_numbered(message) {
             return false;
         }
-        self.is_redelivered(origin)
+        self.note_delivery(origin)
     }
 
     /// As [`Operator::check_redelivery`], of a message without sequence numbers.
     #[inline(never)]
-    fn is_redelivered(&mut self, origin: &ReadingOrigin<'_>) -> bool {
+    fn note_delivery(&mut self, origin: &ReadingOrigin<'_>) -> bool {
         let PublishRecord { client_id, user, topic, packet_id, payload, dup, .. } = *origin.publish;
         let identity = client::identity(packet_id, topic, payload);
         let user = RecordedUser::of(user, self.settings.current.records_name_users);

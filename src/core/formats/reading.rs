@@ -46,7 +46,7 @@ pub(super) struct ValueKey<'k> {
 }
 
 /// Value of a reading and its unit.
-pub(super) type ReadValue<'a> = (MappedValue<'a>, Option<Cow<'a, str>>);
+pub(super) type ValueAndUnit<'a> = (MappedValue<'a>, Option<Cow<'a, str>>);
 
 impl<'d, 'a> ValuePlace<'d, 'a> {
     /// What templates are filled from.
@@ -102,7 +102,7 @@ impl CompiledMap {
         (found, unit): (FoundValue<'a>, Option<Cow<'a, str>>),
         document: Option<(&MapDocument<'a>, u32)>,
         known: Option<&DiscoveredTopic>,
-    ) -> Result<ReadValue<'a>, Ignored> {
+    ) -> Result<ValueAndUnit<'a>, Ignored> {
         let is_included = self.include.is_empty() || any_matches(&self.include, key);
         if !is_included || any_matches(&self.exclude, key) {
             return Err(Ignored::Excluded);

@@ -8,7 +8,7 @@ use super::mapped::{Ignored, MapRole, MappedElement, MappedReading, MappedTime, 
 use super::names::device_id;
 use super::pattern::Captures;
 use super::payload::text_of;
-use super::reading::{MessageBuilder, ReadValue, ValueKey, ValuePlace};
+use super::reading::{MessageBuilder, ValueAndUnit, ValueKey, ValuePlace};
 use super::settings::PayloadFormat;
 use super::values::FoundValue;
 use super::{MapMatch, Maps};
@@ -120,7 +120,7 @@ impl CompiledMap {
         text: &'a str,
         key: &str,
         known: Option<&DiscoveredTopic>,
-    ) -> Result<ReadValue<'a>, Ignored> {
+    ) -> Result<ValueAndUnit<'a>, Ignored> {
         let text = text.trim_matches(|c| is_filler(c) || c == '\u{feff}');
         let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         let found = FoundValue::Text(Cow::Borrowed(unquoted));
