@@ -2,6 +2,7 @@
 //! the results, and a replay of the journal sends none.
 
 use crate::core::batch::ReadingOrigin;
+use crate::core::codec::put_u64;
 use crate::core::operator::Operator;
 
 /// Requests that wait to be sent, at most.
@@ -59,12 +60,8 @@ fn rebirth_command(now_ms: i64) -> Vec<u8> {
 /// Appends a field with this tag that holds a time.
 fn put_time(tag: u8, time_ms: i64, out: &mut Vec<u8>) {
     out.push(tag);
-    let mut rest = u64::try_from(time_ms).unwrap_or(0);
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    // Protocol buffers write integers as LEB128.
+    put_u64(u64::try_from(time_ms).unwrap_or(0), out);
 }
 
 #[cfg(test)]

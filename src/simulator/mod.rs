@@ -31,6 +31,7 @@ pub mod link;
 pub mod message;
 pub mod options;
 pub mod progress;
+pub mod protobuf;
 mod sparkplug_payload;
 pub mod verify;
 

@@ -1,9 +1,8 @@
 //! Messages of Sparkplug B: births that define aliases, data that uses them, deaths.
-//!
-//! The payloads are protocol buffers. They are written by hand: weir's own reader must not be checked with weir's own definitions.
 
 use crate::simulator::family_payload::{NOT_READY, PayloadSource};
 use crate::simulator::message::{MalformedPayload, MessageContent};
+use crate::simulator::protobuf::{BYTES, ProtobufFields};
 
 /// Group of all edge nodes.
 pub(super) const GROUP: &str = "weir";
@@ -13,49 +12,13 @@ const DOUBLE: u64 = 10;
 const BOOLEAN: u64 = 11;
 const STRING: u64 = 12;
 
-/// Kinds of fields.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const BYTES: u64 = 2;
-
 /// The topic of a message of an edge node.
 pub(super) fn topic(message_type: &str, node: &str) -> String {
     format!("spBv1.0/{GROUP}/{message_type}/{node}")
 }
 
-/// A protocol buffer under construction.
-#[derive(Debug, Default)]
-struct Fields(Vec<u8>);
-
-impl Fields {
-    fn varint(mut self, mut value: u64) -> Self {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-        self
-    }
-
-    fn integer(self, number: u64, value: u64) -> Self {
-        self.varint(number << 3 | VARINT).varint(value)
-    }
-
-    fn double(self, number: u64, value: f64) -> Self {
-        let mut fields = self.varint(number << 3 | FIXED64);
-        fields.0.extend(value.to_le_bytes());
-        fields
-    }
-
-    fn bytes(self, number: u64, bytes: &[u8]) -> Self {
-        let mut fields = self.varint(number << 3 | BYTES).varint(bytes.len() as u64);
-        fields.0.extend(bytes);
-        fields
-    }
-}
-
-fn named(name: &str, time_ms: i64, datatype: u64) -> Fields {
-    Fields::default().bytes(1, name.as_bytes()).integer(3, time_ms as u64).integer(4, datatype)
+fn named(name: &str, time_ms: i64, datatype: u64) -> ProtobufFields {
+    ProtobufFields::default().bytes(1, name.as_bytes()).integer(3, time_ms as u64).integer(4, datatype)
 }
 
 /// The metric `bdSeq`, which tells a death which session it is of.
@@ -65,7 +28,7 @@ fn session_metric(session: u64, time_ms: i64) -> Vec<u8> {
 
 /// Payload of NBIRTH. The metrics have aliases from 1 on, and no values yet.
 pub(super) fn birth(metrics: &[String], session: u64, time_ms: i64) -> Vec<u8> {
-    let mut payload = Fields::default().integer(1, time_ms as u64).bytes(2, &session_metric(session, time_ms));
+    let mut payload = ProtobufFields::default().integer(1, time_ms as u64).bytes(2, &session_metric(session, time_ms));
     payload = payload.bytes(2, &named("Node Control/Rebirth", time_ms, BOOLEAN).integer(14, 0).0);
     for (alias, metric) in (1..).zip(metrics) {
         payload = payload.bytes(2, &named(metric, time_ms, DOUBLE).integer(2, alias).integer(7, 1).0);
@@ -75,23 +38,24 @@ pub(super) fn birth(metrics: &[String], session: u64, time_ms: i64) -> Vec<u8> {
 
 /// Payload of NDEATH, the last will of the session.
 pub(super) fn death(session: u64, time_ms: i64) -> Vec<u8> {
-    Fields::default().integer(1, time_ms as u64).bytes(2, &session_metric(session, time_ms)).0
+    ProtobufFields::default().integer(1, time_ms as u64).bytes(2, &session_metric(session, time_ms)).0
 }
 
 /// Payload of NDATA without its number, which is known when it is sent. `uuid` tells the message.
 pub(super) fn data(source: PayloadSource<'_>, uuid: &str, is_historical: bool) -> Vec<u8> {
     let time_ms = source.message.event_ms as u64;
-    let start = Fields::default().integer(1, time_ms).bytes(4, uuid.as_bytes());
+    let start = ProtobufFields::default().integer(1, time_ms).bytes(4, uuid.as_bytes());
     let metric = |alias: u64| {
-        let metric = Fields::default().integer(2, alias).integer(3, time_ms);
+        let metric = ProtobufFields::default().integer(2, alias).integer(3, time_ms);
         if is_historical { metric.integer(5, 1) } else { metric }
     };
     match &source.message.content {
         MessageContent::Malformed(MalformedPayload::Text) => format!("message {uuid}: {NOT_READY}").into_bytes(),
         MessageContent::Malformed(MalformedPayload::Cut) => start.varint(2 << 3 | BYTES).varint(40).integer(2, 1).0,
         MessageContent::Readings(values) => {
-            let add =
-                |payload: Fields, (alias, value): (u64, &f64)| payload.bytes(2, &metric(alias).double(13, *value).0);
+            let add = |payload: ProtobufFields, (alias, value): (u64, &f64)| {
+                payload.bytes(2, &metric(alias).double(13, *value).0)
+            };
             (1..).zip(values).fold(start, add).0
         }
         MessageContent::Malformed(MalformedPayload::WrongType) | MessageContent::Fault => {
@@ -102,7 +66,7 @@ pub(super) fn data(source: PayloadSource<'_>, uuid: &str, is_historical: bool) -
 
 /// `payload` with the number of the message in its session, 0 to 255.
 pub(super) fn numbered(payload: &[u8], seq: u8) -> Vec<u8> {
-    Fields(payload.to_vec()).integer(3, seq.into()).0
+    ProtobufFields(payload.to_vec()).integer(3, seq.into()).0
 }
 
 /// The `uuid` of a payload that [`data`] made.

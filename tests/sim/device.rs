@@ -51,7 +51,7 @@ pub struct SimSample {
 /// What is sent of one measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SimContent {
-    SimSample(SimSample),
+    Sample(SimSample),
     /// Nonsense, as it is.
     Text(String),
 }
@@ -69,9 +69,7 @@ impl Element {
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         match &self.content {
-            SimContent::SimSample(sample) => {
-                100 + 20 * sample.values.len() + sample.note.as_ref().map_or(0, String::len)
-            }
+            SimContent::Sample(sample) => 100 + 20 * sample.values.len() + sample.note.as_ref().map_or(0, String::len),
             SimContent::Text(text) => text.len(),
         }
     }
@@ -292,7 +290,7 @@ impl SimDevice {
         }
         sample.values = readings.iter().map(|reading| reading.metric).zip(texts).collect();
         sample.note = random.one_in(8).then(|| "x".repeat(random.index(1_200)));
-        Element { content: SimContent::SimSample(sample), readings, packs: true }
+        Element { content: SimContent::Sample(sample), readings, packs: true }
     }
 
     /// A payload that is not JSON, an array with more errors than the errors log has room for, or a fault report of the
@@ -315,7 +313,7 @@ impl SimDevice {
         let time_ms = Some(self.unused(now_ms));
         let mut sample = self.sample(time_ms);
         sample.fault = Some(format!("E42 sensor open {number}"));
-        Element { content: SimContent::SimSample(sample), readings, packs: false }
+        Element { content: SimContent::Sample(sample), readings, packs: false }
     }
 
     /// A sample without values.

@@ -102,7 +102,10 @@ impl SimLanguage {
                 let topic = format!("stations/{width}/{client}");
                 SimPublish { topic, payload, readings: present(readings(elements)) }
             }
-            Self::Sparkplug(node) => node.write(elements),
+            Self::Sparkplug(node) => {
+                let [element] = <[Element; 1]>::try_from(elements).expect("a message of one measurement");
+                node.write(element)
+            }
         }
     }
 }
@@ -144,7 +147,7 @@ fn object(fields: impl IntoIterator<Item = Option<String>>) -> String {
 fn native(content: &SimContent) -> String {
     let sample = match content {
         SimContent::Text(text) => return text.clone(),
-        SimContent::SimSample(sample) => sample,
+        SimContent::Sample(sample) => sample,
     };
     let values = match &sample.values[..] {
         [] => None,
@@ -167,7 +170,7 @@ fn native(content: &SimContent) -> String {
 fn document(content: &SimContent) -> String {
     let sample = match content {
         SimContent::Text(text) => return text.clone(),
-        SimContent::SimSample(sample) => sample,
+        SimContent::Sample(sample) => sample,
     };
     let origin = object([field("id", Some(quoted(&sample.device))), field("run", sample.boot), field("n", sample.seq)]);
     object([

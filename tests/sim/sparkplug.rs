@@ -1,7 +1,8 @@
-//! An edge node of Sparkplug B: births that define aliases, and data that uses them. The payloads are protocol buffers, written by
-//! hand: weir's own reader must not be checked with weir's own definitions.
+//! An edge node of Sparkplug B: births that define aliases, and data that uses them.
 
 use std::collections::BTreeMap;
+
+use weir::simulator::protobuf::ProtobufFields;
 
 use super::device::{Element, SimContent, SimReading, SimSample};
 use super::language::{SimPublish, present};
@@ -23,31 +24,6 @@ pub struct SimNode {
     seq: u8,
     /// By device and metric, those that births of this session defined.
     aliases: BTreeMap<(String, &'static str), u64>,
-}
-
-/// A protocol buffer under construction.
-#[derive(Debug, Default)]
-struct SimFields(Vec<u8>);
-
-impl SimFields {
-    fn varint(mut self, mut value: u64) -> Self {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-        self
-    }
-
-    fn integer(self, number: u64, value: u64) -> Self {
-        self.varint(number << 3).varint(value)
-    }
-
-    fn bytes(self, number: u64, bytes: &[u8]) -> Self {
-        let mut fields = self.varint(number << 3 | 2).varint(bytes.len() as u64);
-        fields.0.extend(bytes);
-        fields
-    }
 }
 
 impl SimNode {
@@ -72,31 +48,27 @@ impl SimNode {
             return None;
         }
         self.seq = 0;
-        let session = SimFields::default().bytes(1, b"bdSeq").integer(4, UINT64).integer(11, self.session);
+        let session = ProtobufFields::default().bytes(1, b"bdSeq").integer(4, UINT64).integer(11, self.session);
         // The standard demands a time. It tells births apart, and here the clock of the node begins anew with each session.
-        let payload = SimFields::default().integer(1, 1_000 + self.session).bytes(2, &session.0);
+        let payload = ProtobufFields::default().integer(1, 1_000 + self.session).bytes(2, &session.0);
         Some(self.message("NBIRTH", None, payload, Vec::new()))
     }
 
     /// The message of one measurement: of the first of a device in this session, its birth.
-    pub fn write(&mut self, elements: Vec<Element>) -> SimPublish {
-        let mut written = None;
-        for element in elements {
-            written = Some(match &element.content {
-                SimContent::SimSample(sample) => self.sample(sample, element.readings),
-                SimContent::Text(text) => {
-                    // A field that says that it is longer than the message.
-                    let cut = SimFields::default().varint(2 << 3 | 2).varint(4_000);
-                    let payload = [cut.0, text.clone().into_bytes()].concat();
-                    SimPublish { topic: self.topic("NDATA", None), payload, readings: element.readings }
-                }
-            });
+    pub fn write(&mut self, element: Element) -> SimPublish {
+        match &element.content {
+            SimContent::Sample(sample) => self.sample(sample, element.readings),
+            SimContent::Text(text) => {
+                // A field that says that it is longer than the message.
+                let cut = ProtobufFields::default().varint(2 << 3 | 2).varint(4_000);
+                let payload = [cut.0, text.clone().into_bytes()].concat();
+                SimPublish { topic: self.topic("NDATA", None), payload, readings: element.readings }
+            }
         }
-        written.expect("a message has a measurement")
     }
 
     fn sample(&mut self, sample: &SimSample, readings: Vec<SimReading>) -> SimPublish {
-        let mut payload = SimFields::default();
+        let mut payload = ProtobufFields::default();
         if let Some(time_ms) = sample.time_ms {
             payload = payload.integer(1, time_ms as u64);
         }
@@ -104,22 +76,22 @@ impl SimNode {
             payload = payload.bytes(2, &self.metric(sample, metric, text).0);
         }
         if let Some(number) = sample.number {
-            let number = SimFields::default().bytes(1, b"number").integer(4, UINT64).integer(11, number);
+            let number = ProtobufFields::default().bytes(1, b"number").integer(4, UINT64).integer(11, number);
             payload = payload.bytes(2, &number.0);
         }
         if let Some(note) = &sample.note {
-            let note = SimFields::default().bytes(1, b"note").integer(4, STRING).bytes(15, note.as_bytes());
+            let note = ProtobufFields::default().bytes(1, b"note").integer(4, STRING).bytes(15, note.as_bytes());
             payload = payload.bytes(2, &note.0);
         }
         let device = sample.device.rsplit('.').next();
         self.message(if sample.begins { "DBIRTH" } else { "DDATA" }, device, payload, present(readings))
     }
 
-    fn metric(&mut self, sample: &SimSample, metric: &'static str, text: &str) -> SimFields {
+    fn metric(&mut self, sample: &SimSample, metric: &'static str, text: &str) -> ProtobufFields {
         // Aliases of another session are other ones.
         let next = 10 * self.session + self.aliases.len() as u64;
         let key = (sample.device.clone(), metric);
-        let mut fields = SimFields::default();
+        let mut fields = ProtobufFields::default();
         if sample.begins {
             fields = fields.bytes(1, metric.as_bytes()).integer(4, INT64);
             self.aliases.insert(key.clone(), next);
@@ -143,7 +115,7 @@ impl SimNode {
         &mut self,
         message_type: &str,
         device: Option<&str>,
-        payload: SimFields,
+        payload: ProtobufFields,
         readings: Vec<SimReading>,
     ) -> SimPublish {
         let seq = self.seq;

@@ -1,11 +1,27 @@
 //! A line of a file of messages: a message as a device publishes it, and what is expected of it.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+/// Opens a file of messages; `-` is the standard input.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    Ok(Box::new(BufReader::new(opened)))
+}
 
 /// One line. The members `note` and `source` are for people.
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,6 @@
 //! `weir maps test`: what maps make of the messages of a file.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use weir::config::{Config, MapState};
 use weir::core::formats::{MapMemory, MapRole, MapSettings, MappedOutcome, Maps};
 use weir::mqtt::filter_matches;
 
-use super::message::TrialMessage;
+use super::message::{TrialMessage, open};
 use super::outcome::{differences, lines, one_line};
 use crate::exit;
 
@@ -67,11 +66,7 @@ struct MapTrial<'a> {
 /// The file cannot be read.
 pub fn run(file: &Path, only: Option<&str>, config: &Config) -> anyhow::Result<ExitCode> {
     let mut trial = MapTrial { config, only, sets: Vec::new(), summary: TrialSummary::default() };
-    let mut reader: Box<dyn BufRead> = if file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
-    };
+    let mut reader = open(file)?;
     let mut line = String::new();
     for number in 1.. {
         line.clear();

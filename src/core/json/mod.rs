@@ -109,10 +109,30 @@ impl JsonToken<'_> {
     #[inline(always)]
     pub fn replace(&mut self, token: Self) {
         let before = std::mem::replace(self, token);
-        if matches!(before, JsonToken::Text(Cow::Owned(_)) | JsonToken::Refused(_)) {
+        if before.owns() {
             drop(before);
         } else {
             std::mem::forget(before);
+        }
+    }
+
+    /// Whether the token has memory of its own. All kinds are named, so that a new one is not forgotten.
+    #[inline(always)]
+    fn owns(&self) -> bool {
+        match self {
+            JsonToken::Text(Cow::Owned(_)) | JsonToken::Refused(_) => true,
+            JsonToken::Text(Cow::Borrowed(_))
+            | JsonToken::Number(_)
+            | JsonToken::Absent
+            | JsonToken::Null
+            | JsonToken::Bool(_)
+            | JsonToken::BareWord
+            | JsonToken::Array
+            | JsonToken::Object
+            | JsonToken::Computed(_)
+            | JsonToken::Measured(..)
+            | JsonToken::UnixMs(_)
+            | JsonToken::Counted(..) => false,
         }
     }
 

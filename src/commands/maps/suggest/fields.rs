@@ -49,6 +49,9 @@ const DEVICES: &[&str] = &[
     "name",
 ];
 
+/// Finds the key with a certain meaning in objects of one kind.
+type KeyOf = for<'o> fn(&[&'o Map<String, Value>]) -> Option<&'o str>;
+
 /// Keys of a map for JSON payloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JsonFields {
@@ -84,22 +87,14 @@ impl JsonFields {
         if !fields.each.is_empty() {
             fields.named_values(&elements);
         }
-        let of = |objects: &[&Map<String, Value>], prefix: &str| {
-            Some(format!("{prefix}/{}", escaped(key_of_time(objects)?)))
-        };
-        fields.time = of(&elements, prefix).or_else(|| of(&documents, ""));
-        fields.lacks_zone = [&elements, &documents].into_iter().any(|objects| {
-            let key = key_of_time(objects).filter(|_| fields.time.is_some());
-            key.is_some_and(|key| objects.iter().any(|object| object.get(key).is_some_and(lacks_zone)))
-        });
-        let of = |objects: &[&Map<String, Value>], prefix: &str| {
-            Some(format!("{prefix}/{}", escaped(key_of_sequence(objects)?)))
-        };
-        fields.seq = of(&elements, prefix).or_else(|| of(&documents, ""));
-        let of = |objects: &[&Map<String, Value>], prefix: &str| {
-            Some(format!("{prefix}/{}", escaped(key_of_device(objects)?)))
-        };
-        fields.device = of(&elements, prefix).or_else(|| of(&documents, ""));
+        // An element says more of itself than the document around it.
+        let places = [(&elements, prefix), (&documents, "")];
+        let find =
+            |key_of: KeyOf| places.iter().find_map(|&(objects, prefix)| Some((objects, prefix, key_of(objects)?)));
+        let path = |key_of: KeyOf| find(key_of).map(|(_, prefix, key)| format!("{prefix}/{}", escaped(key)));
+        (fields.time, fields.seq, fields.device) = (path(key_of_time), path(key_of_sequence), path(key_of_device));
+        fields.lacks_zone = find(key_of_time)
+            .is_some_and(|(objects, _, key)| objects.iter().filter_map(|object| object.get(key)).any(lacks_zone));
         if fields.value.is_empty() {
             let no_values = [fields.time.as_deref(), fields.seq.as_deref()];
             fields.exclude = excluded(&elements, &no_values);

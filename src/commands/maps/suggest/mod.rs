@@ -4,8 +4,7 @@ mod draft;
 mod fields;
 mod topics;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use weir::config::Config;
 use weir::mqtt::{filter_matches, is_filter};
 use weir::pipeline::map_watch::WatchedMessage;
 
-use super::message::TrialMessage;
+use super::message::{TrialMessage, open};
 use super::watch::{WatchEvent, follow};
 use crate::cli::SuggestArguments;
 
@@ -41,7 +40,7 @@ pub fn run(arguments: &SuggestArguments, config: &Config) -> anyhow::Result<Exit
         bail!("{filter:?} is no topic filter such as plant/pump-7/state or plant/+/state");
     }
     let native = config.ingest.telemetry_topics.iter().chain(&config.ingest.error_topics);
-    if native.clone().any(|pattern| filter_matches(pattern, filter)) {
+    if native.into_iter().any(|pattern| filter_matches(pattern, filter)) {
         bail!(
             "messages on {filter} are of weir's own form, and no map is asked: send {{\"metric\":\"temperature\",\"value\":21.5}} \
              there, or publish on another topic (ingest.telemetry_topics)"
@@ -68,13 +67,8 @@ pub fn run(arguments: &SuggestArguments, config: &Config) -> anyhow::Result<Exit
 
 /// Messages of a file as `weir maps test` reads it.
 fn of_file(file: &Path, filter: &str, count: usize) -> anyhow::Result<Vec<SeenMessage>> {
-    let reader: Box<dyn BufRead> = if file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
-    };
     let mut seen = Vec::new();
-    for (number, line) in (1..).zip(reader.lines()) {
+    for (number, line) in (1..).zip(open(file)?.lines()) {
         let context = || format!("{}, line {number}", file.display());
         let line = line.with_context(context)?;
         if line.trim().is_empty() {
